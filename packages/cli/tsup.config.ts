@@ -1,0 +1,13 @@
+import { defineConfig } from 'tsup';
+
+export default defineConfig({
+  entry: {
+    index: 'src/index.ts',
+  },
+  format: ['esm'],
+  target: 'node20',
+  tsconfig: 'tsconfig.build.json',
+  external: [/^@fmoe\//],
+  sourcemap: true,
+  clean: true,
+});

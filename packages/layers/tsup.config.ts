@@ -1,0 +1,14 @@
+import { defineConfig } from 'tsup';
+
+export default defineConfig({
+  entry: {
+    index: 'src/index.ts',
+    'gates/index': 'src/gates/index.ts',
+  },
+  format: ['esm'],
+  target: 'node20',
+  tsconfig: 'tsconfig.build.json',
+  external: [/^@fmoe\//],
+  sourcemap: true,
+  clean: true,
+});

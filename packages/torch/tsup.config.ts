@@ -1,0 +1,16 @@
+import { defineConfig } from 'tsup';
+
+export default defineConfig({
+  entry: {
+    index: 'src/index.ts',
+    'nn/index': 'src/nn/index.ts',
+    'optim/index': 'src/optim/index.ts',
+    'testing/index': 'src/testing/index.ts',
+  },
+  format: ['esm'],
+  target: 'node20',
+  tsconfig: 'tsconfig.build.json',
+  external: [/^@fmoe\//],
+  sourcemap: true,
+  clean: true,
+});
