@@ -6,6 +6,7 @@ export default defineConfig({
     'transformer-xl/index': 'src/transformer-xl/index.ts',
     'training/index': 'src/training/index.ts',
     'data/index': 'src/data/index.ts',
+    'report/index': 'src/report/index.ts',
   },
   format: ['esm'],
   target: 'node20',
