@@ -1,0 +1,102 @@
+import { native } from '../native/index.js';
+import { FmoeError } from '../errors.js';
+import { insideNativeScope } from '../scope.js';
+import type { Tensor } from '../tensor.js';
+import { guarded, handlesOf, TensorBase, wrap } from '../tensor-base.js';
+
+/** Options of {@link backward}. */
+export interface BackwardOptions {
+  /** Keep the graph for another backward. Default: what `createGraph` says. */
+  retainGraph?: boolean;
+  /** Record the backward itself, for higher derivatives. Default: false. */
+  createGraph?: boolean;
+  /** Add up gradients in these tensors only. Default: in every leaf. */
+  inputs?: readonly Tensor[];
+}
+
+/**
+ * Adds the gradients of the outputs to the `grad` of the graph's leaves.
+ *
+ * @param gradOutputs the gradient of each output; may be left out for outputs with one element
+ * @throws FmoeError `ERR_AUTOGRAD` when an output has no graph, or the graph was freed by an earlier backward.
+ */
+export function backward(
+  outputs: readonly Tensor[],
+  gradOutputs?: readonly (Tensor | null)[],
+  options: BackwardOptions = {},
+): void {
+  const { createGraph = false, retainGraph = createGraph, inputs = [] } = options;
+  const gradients = gradOutputs === undefined ? new Float64Array(0) : handlesOf(gradOutputs);
+  guarded(
+    'backward',
+    () => native().backward(handlesOf(outputs), gradients, retainGraph, createGraph, handlesOf(inputs)),
+    outputs,
+  );
+}
+
+/** Options of {@link grad}. */
+export interface GradOptions {
+  gradOutputs?: readonly (Tensor | null)[];
+  retainGraph?: boolean;
+  createGraph?: boolean;
+  /** Give null for an input that the outputs do not depend on. Default: throw. */
+  allowUnused?: boolean;
+}
+
+/**
+ * The gradients of the sum of outputs with respect to inputs, without touching any `grad`.
+ *
+ * @throws FmoeError `ERR_AUTOGRAD` when an output has no graph or an input is unused (see `allowUnused`).
+ */
+export function grad(
+  outputs: Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
+  options?: GradOptions & { allowUnused?: false },
+): Tensor[];
+export function grad(
+  outputs: Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
+  options: GradOptions,
+): (Tensor | null)[];
+export function grad(
+  outputs: Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
+  options: GradOptions = {},
+): (Tensor | null)[] {
+  const { createGraph = false, retainGraph = createGraph, allowUnused = false, gradOutputs } = options;
+  const outputList = outputs instanceof TensorBase ? [outputs] : outputs;
+  const inputList = inputs instanceof TensorBase ? [inputs] : inputs;
+  const gradients = gradOutputs === undefined ? new Float64Array(0) : handlesOf(gradOutputs);
+  const handles = guarded(
+    'grad',
+    () =>
+      native().grad(handlesOf(outputList), handlesOf(inputList), gradients, retainGraph, createGraph, allowUnused),
+    [...outputList, ...inputList],
+  );
+  return handles.map((handle) => (handle === 0 ? null : wrap(handle)));
+}
+
+/** Sees a gradient; may return another one in its place. */
+// biome-ignore lint/suspicious/noConfusingVoidType: a hook that only looks returns nothing
+export type GradientHook = (gradient: Tensor) => Tensor | undefined | void;
+
+/** Takes a hook away again. */
+export interface HookHandle {
+  remove(): void;
+}
+
+/** @internal See `Tensor.registerHook`. */
+export function registerHook(tensor: TensorBase, hook: GradientHook): HookHandle {
+  if (typeof hook !== 'function') {
+    throw new FmoeError('ERR_ARGUMENT', 'registerHook(): expected a function', { op: 'registerHook' });
+  }
+  const key = guarded(
+    'registerHook',
+    () =>
+      native().registerHook(tensor.handle, ([handle]) =>
+        insideNativeScope(() => [hook(wrap(handle!))?.handle ?? 0]),
+      ),
+    [tensor],
+  );
+  return { remove: () => native().removeHook(tensor.handle, key) };
+}

@@ -1,0 +1,140 @@
+import { FmoeError } from '../errors.js';
+import { native } from '../native/index.js';
+import { op } from '../op.js';
+import { insideNativeScope } from '../scope.js';
+import type { Tensor } from '../tensor.js';
+import { guarded, handlesOf, TensorBase, wrap } from '../tensor-base.js';
+import { noGrad } from './grad-mode.js';
+
+/** What forward hands to backward. */
+export class FunctionContext {
+  /** Anything that is no tensor: numbers, shapes, flags. Tensors go through {@link saveForBackward}. */
+  state: Record<string, unknown> = {};
+  /** @internal */
+  saved: readonly Tensor[] = [];
+  /** @internal */
+  nonDifferentiable: readonly Tensor[] = [];
+  /** @internal */
+  dirty: readonly Tensor[] = [];
+  /** For each argument of forward, whether its gradient is wanted. */
+  needsInputGrad: readonly boolean[] = [];
+  private unpacked: readonly Tensor[] | undefined;
+
+  /**
+   * Keeps inputs or outputs of forward for backward. The graph owns them: a tensor held by the closure instead would keep
+   * its own graph alive for ever.
+   */
+  saveForBackward(...tensors: Tensor[]): void {
+    this.saved = tensors;
+  }
+
+  /** In backward: what {@link saveForBackward} was given. */
+  get savedTensors(): readonly Tensor[] {
+    return this.unpacked ?? this.saved;
+  }
+
+  /** Outputs that have no gradient, such as indices. */
+  markNonDifferentiable(...tensors: Tensor[]): void {
+    this.nonDifferentiable = tensors;
+  }
+
+  /** Inputs that forward changed in place; they must be among the outputs. */
+  markDirty(...tensors: Tensor[]): void {
+    this.dirty = tensors;
+  }
+
+  /** @internal */
+  unpack(tensors: readonly Tensor[] | undefined): void {
+    this.unpacked = tensors;
+  }
+}
+
+/** A gradient for each argument of forward; null for none. */
+export type Gradients = Tensor | null | readonly (Tensor | null)[];
+
+interface FunctionClass<Args extends unknown[], Output extends Tensor | Tensor[]> {
+  forward(context: FunctionContext, ...args: Args): Output;
+  backward(context: FunctionContext, ...gradients: Tensor[]): Gradients;
+}
+
+/**
+ * A differentiable function whose backward is written in TypeScript: subclass it with static `forward` and `backward`, and
+ * call `Subclass.apply(…)`.
+ *
+ * ```ts
+ * class Square extends autograd.Function {
+ *   static forward(context: FunctionContext, x: Tensor): Tensor {
+ *     context.saveForBackward(x);
+ *     return x.mul(x);
+ *   }
+ *   static backward(context: FunctionContext, gradient: Tensor): Tensor {
+ *     const [x] = context.savedTensors;
+ *     return gradient.mul(x).mul(2);
+ *   }
+ * }
+ * const y = Square.apply(x);
+ * ```
+ *
+ * Each call of backward crosses from the engine to JavaScript: for hot code write an operator in C++ instead.
+ */
+// biome-ignore lint/complexity/noStaticOnlyClass: PyTorch's form, and `this` is the user's class
+export class AutogradFunction {
+  /**
+   * Runs `forward` without recording and ties `backward` into the graph.
+   *
+   * @throws FmoeError `ERR_ARGUMENT` when forward gives back something else than tensors.
+   */
+  static apply<Args extends unknown[], Output extends Tensor | Tensor[]>(
+    this: FunctionClass<Args, Output>,
+    ...args: Args
+  ): Output {
+    const context = new FunctionContext();
+    context.needsInputGrad = args.map((argument) => argument instanceof TensorBase && (argument as Tensor).requiresGrad);
+    const inputs = args.filter((argument): argument is Args[number] & Tensor => argument instanceof TensorBase);
+    const output = noGrad(() => this.forward(context, ...args));
+    const outputs: readonly Tensor[] = Array.isArray(output) ? output : [output];
+    if (!outputs.every((item) => item instanceof TensorBase)) {
+      throw new FmoeError('ERR_ARGUMENT', 'autograd.Function: forward must return a tensor or an array of tensors');
+    }
+    const zerosFor = outputs.map(({ shape, dtype, device }) => ({ shape, dtype, device }));
+
+    const backward = (gradients: number[], saved: number[]): number[] =>
+      insideNativeScope(() => {
+        context.unpack(saved.map(wrap));
+        const given = gradients.map((handle, i) => (handle === 0 ? zeros(zerosFor[i]!) : wrap(handle)));
+        const result = this.backward(context, ...given);
+        context.unpack(undefined);
+        const list: readonly (Tensor | null)[] = Array.isArray(result) ? result : [result as Tensor | null];
+        if (list.length !== args.length) {
+          throw new FmoeError(
+            'ERR_AUTOGRAD',
+            `autograd.Function: backward returned ${list.length} gradients, forward took ${args.length} arguments`,
+          );
+        }
+        return list.filter((_, i) => args[i] instanceof TensorBase).map((gradient) => gradient?.handle ?? 0);
+      });
+
+    const handles = guarded(
+      'autograd.Function.apply',
+      () =>
+        native().attachFunction(
+          handlesOf(inputs),
+          handlesOf(outputs),
+          handlesOf(context.saved),
+          handlesOf(context.nonDifferentiable),
+          handlesOf(context.dirty),
+          backward as (...tensors: number[][]) => number[],
+        ),
+      args,
+    );
+    // The closure must not hold what the graph owns.
+    context.saved = [];
+    context.nonDifferentiable = [];
+    context.dirty = [];
+    const results = handles.map(wrap);
+    return (Array.isArray(output) ? results : results[0]) as Output;
+  }
+}
+
+const zeros = ({ shape, dtype, device }: { shape: readonly number[]; dtype: string; device: string }): Tensor =>
+  op('aten::zeros')(shape, { dtype, device }) as Tensor;

@@ -1,0 +1,31 @@
+import { cuda } from './cuda.js';
+import { fromTypedArray } from './factories.js';
+import { native } from './native/index.js';
+import { guarded, TensorBase, wrap } from './tensor-base.js';
+import type { Tensor } from './tensor.js';
+
+/**
+ * Starts the default random sequence of every device.
+ *
+ * @param seed an integer of at most 64 bits; negative ones count from the top, as in PyTorch
+ */
+export function manualSeed(seed: number | bigint): void {
+  const bits = BigInt.asUintN(64, BigInt(seed));
+  native().setSeed('cpu', bits);
+  for (let i = 0; i < cuda.deviceCount(); i++) native().setSeed(`cuda:${i}`, bits);
+}
+
+/** The seed that the CPU's sequence started from. */
+export const initialSeed = (): bigint => native().getSeed('cpu');
+
+/** Where the default random sequence of a device stands: a uint8 tensor on the CPU. */
+export function getRngState(device = 'cpu'): Tensor {
+  return wrap(guarded('getRngState', () => native().getRandomState(device)));
+}
+
+/** Continues the sequence from a state that {@link getRngState} gave. */
+export function setRngState(state: Tensor | Uint8Array, device = 'cpu'): void {
+  const tensor = state instanceof TensorBase ? state : fromTypedArray(state);
+  guarded('setRngState', () => native().setRandomState(device, tensor.handle), [tensor]);
+  if (tensor !== state) tensor.dispose();
+}

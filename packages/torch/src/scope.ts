@@ -1,0 +1,207 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { FmoeError } from './errors.js';
+import { native, setBeforeUse } from './native/index.js';
+import { guarded, TensorBase, watchForgotten } from './tensor-base.js';
+
+/*
+ * Who owns a tensor. A tensor joins the scope that is active where it is born and dies with it. JavaScript's finalizers
+ * do not run inside synchronous code, so garbage collection alone would run out of memory within one training step.
+ *
+ * The active scope is one number shared with the addon. Synchronous scopes (tidy, and callbacks from native code) set and
+ * restore it. Scopes that must survive an `await` live in AsyncLocalStorage instead, and while any is open the number is
+ * brought up to date before each native call.
+ */
+
+const root = 0;
+const asyncScopes = new AsyncLocalStorage<Scope>();
+let openAsyncScopes = 0;
+let synchronousDepth = 0;
+/** The addon's array; set before the first asynchronous scope opens. */
+let activeScope = new Int32Array(1);
+
+function followAsyncContext(): void {
+  if (synchronousDepth === 0) setActive(liveIdOf(asyncScopes.getStore()));
+}
+
+function setActive(scope: number): void {
+  activeScope[0] = scope;
+}
+
+function liveIdOf(scope: Scope | undefined): number {
+  let candidate = scope;
+  while (candidate?.isClosed) candidate = candidate.parent;
+  return candidate?.id ?? root;
+}
+
+/**
+ * Owns the tensors born while it is open. Made by {@link scope}.
+ */
+export class Scope {
+  /** @internal */
+  readonly id: number;
+  /** @internal */
+  readonly parent: Scope | undefined;
+  private readonly outer: number;
+  private closed = false;
+
+  /** @internal */
+  constructor() {
+    const binding = native();
+    activeScope = binding.activeScope as Int32Array<ArrayBuffer>;
+    this.outer = binding.activeScope[0]!;
+    this.parent = asyncScopes.getStore();
+    this.id = binding.openScope();
+    openAsyncScopes++;
+    setBeforeUse(followAsyncContext);
+    asyncScopes.enterWith(this);
+    setActive(this.id);
+  }
+
+  get isClosed(): boolean {
+    return this.closed;
+  }
+
+  /** Lets a tensor (or all tensors of an array or a plain object) outlive this scope: they move to the scope around it. */
+  keep<Value>(value: Value): Value {
+    moveOut(value, this.id, this.outerId());
+    return value;
+  }
+
+  /** Frees every tensor that was born here and not kept. */
+  dispose(): void {
+    if (this.closed) return;
+    this.closed = true;
+    openAsyncScopes--;
+    if (openAsyncScopes === 0) setBeforeUse(undefined);
+    asyncScopes.enterWith(this.parent as Scope);
+    setActive(this.outerId());
+    native().closeScope(this.id);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  private outerId(): number {
+    return this.parent === undefined ? this.outer : liveIdOf(this.parent);
+  }
+}
+
+/**
+ * Opens a scope for the rest of the block: `using scope = torch.scope()` frees at the block's end everything born in it
+ * that was not kept. In an async function it stays the active scope across `await`; for async functions that run at the
+ * same time, use {@link scoped}, which keeps their scopes apart.
+ */
+export function scope(): Scope {
+  if (synchronousDepth > 0) {
+    throw new FmoeError('ERR_ARGUMENT', 'scope() inside tidy() or a native callback: use a nested tidy() there');
+  }
+  return new Scope();
+}
+
+/**
+ * Runs an async function in a scope of its own and frees what was born in it, except what it returns: a tensor, or arrays
+ * and plain objects of tensors.
+ */
+export async function scoped<Result>(body: (scope: Scope) => Promise<Result>): Promise<Result> {
+  return asyncScopes.run(asyncScopes.getStore() as Scope, async () => {
+    using own = new Scope();
+    return own.keep(await body(own));
+  });
+}
+
+/**
+ * Runs `body` and frees every tensor born in it, except what it returns: a tensor, or arrays and plain objects of
+ * tensors.
+ *
+ * @throws FmoeError `ERR_ARGUMENT` when `body` returns a promise: use {@link scoped}.
+ */
+export function tidy<Result>(body: () => Result): Result {
+  const binding = native();
+  const { activeScope } = binding;
+  const outer = activeScope[0]!;
+  const id = binding.openScope();
+  activeScope[0] = id;
+  synchronousDepth++;
+  try {
+    const result = body();
+    if (result instanceof Promise) {
+      result.catch(() => {});
+      throw new FmoeError(
+        'ERR_ARGUMENT',
+        'tidy(): the function returned a promise, and its tensors would die before it ends. Use scoped(async () => …)',
+      );
+    }
+    moveOut(result, id, outer);
+    return result;
+  } finally {
+    synchronousDepth--;
+    activeScope[0] = outer;
+    binding.closeScope(id);
+  }
+}
+
+/** @internal For callbacks from native code, which opens and closes a scope around them. */
+export function insideNativeScope<Result>(body: () => Result): Result {
+  synchronousDepth++;
+  try {
+    return body();
+  } finally {
+    synchronousDepth--;
+  }
+}
+
+/**
+ * Takes a tensor (or all tensors of an array or a plain object) out of every scope. It lives until it is disposed or
+ * garbage collected. Parameters, buffers and optimizer state do this by themselves.
+ */
+export function keep<Value>(value: Value): Value {
+  eachTensor(value, (tensor) => {
+    guarded('keep', () => {
+      const binding = native();
+      if (binding.scopeOf(tensor.handle) === root) return;
+      binding.moveToScope(tensor.handle, root);
+      watchForgotten(tensor);
+    });
+  });
+  return value;
+}
+
+function moveOut(value: unknown, from: number, to: number): void {
+  const binding = native();
+  eachTensor(value, (tensor) => {
+    if (!binding.isLive(tensor.handle) || binding.scopeOf(tensor.handle) !== from) return;
+    binding.moveToScope(tensor.handle, to);
+    if (to === root) watchForgotten(tensor);
+  });
+}
+
+function eachTensor(value: unknown, visit: (tensor: TensorBase) => void): void {
+  if (value instanceof TensorBase) {
+    visit(value);
+  } else if (Array.isArray(value)) {
+    for (const item of value) eachTensor(item, visit);
+  } else if (value instanceof Map) {
+    for (const item of value.values()) eachTensor(item, visit);
+  } else if (typeof value === 'object' && value !== null) {
+    const prototype: unknown = Object.getPrototypeOf(value);
+    if (prototype !== Object.prototype && prototype !== null) return;
+    for (const item of Object.values(value)) eachTensor(item, visit);
+  }
+}
+
+/** Counts of tensors that JavaScript holds. */
+export interface TensorStatistics {
+  /** Handles alive now, whoever owns them. */
+  readonly tensors: number;
+  /** Handles ever made. */
+  readonly created: number;
+  /** Scopes open now. */
+  readonly scopes: number;
+}
+
+/** Live counts: a training loop whose `tensors` grows from step to step leaks. */
+export function memory(): TensorStatistics {
+  const [tensors, created, scopes] = native().tableStatistics();
+  return { tensors, created, scopes };
+}

@@ -1,0 +1,146 @@
+import { type DType, dtypeName } from './dtype.js';
+import { FmoeError, type FmoeErrorCode, type FmoeErrorDetails, classifyNativeMessage } from './errors.js';
+import { type Handle, native } from './native/index.js';
+import type { Tensor } from './tensor.js';
+
+/** Frees what was born outside every scope and then forgotten. Runs only when the event loop turns. */
+const forgotten = new FinalizationRegistry<Handle>((handle) => native().release(handle));
+
+/** What a tensor is without operators: its handle, and what the native table knows of it. */
+export class TensorBase {
+  /** @internal The name of the tensor in the native table. */
+  readonly handle: Handle;
+  private cachedShape: readonly number[] | undefined;
+
+  /** @internal Tensors come from factories and operators. */
+  constructor(handle: Handle) {
+    this.handle = handle;
+    this.cachedShape = undefined;
+    if (native().activeScope[0] === 0) forgotten.register(this, handle);
+  }
+
+  /** Sizes of the dimensions. */
+  get shape(): readonly number[] {
+    this.cachedShape ??= guarded('shape', () => native().shape(this.handle));
+    return this.cachedShape;
+  }
+
+  /** @internal An in-place operator may have changed the shape. */
+  forgetShape(): void {
+    this.cachedShape = undefined;
+  }
+
+  /** Element type. */
+  get dtype(): DType {
+    return guarded('dtype', () => dtypeName(native().dtype(this.handle)));
+  }
+
+  /** Where the elements live: `cpu`, `cuda:0` … */
+  get device(): string {
+    return guarded('device', () => native().device(this.handle));
+  }
+
+  /** Number of dimensions. */
+  get ndim(): number {
+    return this.shape.length;
+  }
+
+  /** Number of elements. */
+  numel(): number {
+    return this.shape.reduce((product, size) => product * size, 1);
+  }
+
+  /** Steps between elements, in elements, for each dimension. */
+  stride(): number[] {
+    return guarded('stride', () => native().strides(this.handle));
+  }
+
+  /** Whether the elements lie row-major without gaps. */
+  isContiguous(): boolean {
+    return guarded('isContiguous', () => native().isContiguous(this.handle));
+  }
+
+  /** True once the tensor was disposed, by itself or with its scope. */
+  get isDisposed(): boolean {
+    return !native().isLive(this.handle);
+  }
+
+  /**
+   * Frees this handle now. What a graph still needs of the tensor stays alive with the graph. Disposing twice is harmless;
+   * any other use of a disposed tensor throws `ERR_DISPOSED`.
+   */
+  dispose(): void {
+    native().release(this.handle);
+  }
+
+  /** `using x = …` disposes at the end of the block. */
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+let tensorClass: (new (handle: Handle) => Tensor) | undefined;
+
+/** @internal Set by tensor.ts, which builds on this file. */
+export function setTensorClass(constructor: new (handle: Handle) => Tensor): void {
+  tensorClass = constructor;
+}
+
+/** @internal The tensor of a fresh handle. */
+export function wrap(handle: Handle): Tensor {
+  return new tensorClass!(handle);
+}
+
+/** @internal Handles for the native boundary. */
+export function handlesOf(tensors: ArrayLike<TensorBase | null | undefined>): Float64Array {
+  const handles = new Float64Array(tensors.length);
+  for (let i = 0; i < tensors.length; i++) handles[i] = tensors[i]?.handle ?? 0;
+  return handles;
+}
+
+/** @internal Registers a tensor that left its scope for good, so that garbage collection frees it in the end. */
+export function watchForgotten(tensor: TensorBase): void {
+  forgotten.register(tensor, tensor.handle);
+}
+
+/**
+ * @internal The error that a user sees for one that native code threw.
+ *
+ * @param operands the tensors among the arguments
+ */
+export function toFmoeError(error: unknown, op: string, operands: readonly unknown[] = []): unknown {
+  if (FmoeError.isInstance(error)) return error;
+  const { code, message } = error as { code?: FmoeErrorCode; message?: string };
+  if (code === undefined || !code.startsWith('ERR_') || message === undefined) return error;
+  const text = message.trim();
+  const details: FmoeErrorDetails = { op, cause: error };
+  const argument = /^argument '([^']+)'/.exec(text)?.[1];
+  if (argument !== undefined) details.argument = argument;
+  const live = flatTensors(operands);
+  if (live.length > 0) {
+    details.shapes = live.map((tensor) => tensor.shape);
+    details.dtypes = live.map((tensor) => tensor.dtype);
+    details.devices = live.map((tensor) => tensor.device);
+  }
+  const kind = classifyNativeMessage(code, text);
+  const sizes =
+    live.length > 0 && (kind === 'ERR_OUT_OF_MEMORY' || kind === 'ERR_SHAPE')
+      ? ` (operands: ${live.map((tensor) => `${tensor.dtype}[${tensor.shape.join(', ')}]`).join(', ')})`
+      : '';
+  return new FmoeError(kind, `${op}: ${text}${sizes}`, details);
+}
+
+function flatTensors(operands: readonly unknown[]): TensorBase[] {
+  return operands
+    .flatMap((operand) => (Array.isArray(operand) ? (operand as unknown[]) : [operand]))
+    .filter((operand): operand is TensorBase => operand instanceof TensorBase && !operand.isDisposed);
+}
+
+/** @internal Runs native code and turns what it throws into an FmoeError. */
+export function guarded<Result>(op: string, body: () => Result, operands?: readonly unknown[]): Result {
+  try {
+    return body();
+  } catch (error) {
+    throw toFmoeError(error, op, operands);
+  }
+}
