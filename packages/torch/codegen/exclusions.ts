@@ -49,14 +49,23 @@ export const families: readonly (readonly [RegExp, string])[] = [
   [/_backward(_|$)/, 'called by autograd'],
   [/_forward$|_jvp$|_double_backward/, 'called by autograd'],
   [/cudnn|miopen|mkldnn|nnpack|fbgemm|quantize|quantized|qint|xnnpack|vulkan|mps/, 'back-end detail'],
-  [/sparse|coalesce|crow_indices|col_indices|ccol_indices|row_indices|is_coalesced|^indices|^values|^smm|^sspaddmm|^hspmm/, 'only strided tensors are supported'],
+  [
+    /sparse|coalesce|crow_indices|col_indices|ccol_indices|row_indices|is_coalesced|^indices|^values|^smm|^sspaddmm|^hspmm/,
+    'only strided tensors are supported',
+  ],
   [/^sym_|^is_same_size|^is_set_to|^record_stream|^rename|^refine_names|^align_|^names/, 'no use here'],
   [
     /_copy$|^(set|copy|zero|resize|resize_as|random|uniform|exponential|geometric|log_normal|cauchy|normal_functional)$/,
     'a variant made for functionalisation',
   ],
-  [/^fake_|^choose_qparams|fused_moving_avg|^int_repr|^dequantize|q_scale|q_zero_point|q_per_channel|qscheme/, 'quantisation'],
-  [/^fft_fftfreq|^fft_rfftfreq|^bartlett|^blackman|^hamming|^hann|^kaiser|^tril_indices|^triu_indices|^normed/, 'factories without use here'],
+  [
+    /^fake_|^choose_qparams|fused_moving_avg|^int_repr|^dequantize|q_scale|q_zero_point|q_per_channel|qscheme/,
+    'quantisation',
+  ],
+  [
+    /^fft_fftfreq|^fft_rfftfreq|^bartlett|^blackman|^hamming|^hann|^kaiser|^tril_indices|^triu_indices|^normed/,
+    'factories without use here',
+  ],
   [/^sum_to_size$|^unsafe_/, 'internal form of another operator'],
   [/^lift|^lift_fresh|^pin_memory|^is_pinned|^resize_|^rrelu_with_noise/, 'memory detail'],
   [/^cross_entropy_loss$/, 'given by nn with checks'],

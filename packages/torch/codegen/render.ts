@@ -18,7 +18,9 @@ const overloadName = ({ name, overload }: OperatorSchema): string =>
   name.slice('aten::'.length) + (overload === '' ? '' : `.${overload}`);
 
 function renderOverloads(surface: readonly SurfaceEntry[]): string {
-  const lines = surface.map(({ name, overloads }) => `  ${name}: '${overloads.map(overloadName).join(' ')}',`);
+  const lines = surface.map(
+    ({ name, overloads }) => `  ${name}: '${overloads.map(overloadName).join(' ')}',`,
+  );
   const methods = surface.filter(({ isMethod }) => isMethod).map(({ name }) => name);
   return (
     '\n/** Overloads by name, in the order in which they are tried. */\n' +
@@ -93,13 +95,19 @@ function signatures(overloads: readonly OperatorSchema[], isMethod: boolean): st
 const isGivable = ({ type }: ArgumentSchema): boolean => tsTypes[baseType(type)] !== undefined;
 const baseType = (type: string): string => type.replace(/\?$/, '');
 
-function render(positional: readonly ArgumentSchema[], named: readonly ArgumentSchema[], result: string): string {
+function render(
+  positional: readonly ArgumentSchema[],
+  named: readonly ArgumentSchema[],
+  result: string,
+): string {
   // A required argument cannot follow an optional one in TypeScript.
   const lastRequired = positional.map(({ hasDefault }) => hasDefault).lastIndexOf(false);
   const parts = positional.map((argument, i) => {
     const name = identifier(argument.name);
     if (!argument.hasDefault) return `${name}: ${argumentType(argument)}`;
-    return i < lastRequired ? `${name}: ${argumentType(argument)} | undefined` : `${name}?: ${argumentType(argument)}`;
+    return i < lastRequired
+      ? `${name}: ${argumentType(argument)} | undefined`
+      : `${name}?: ${argumentType(argument)}`;
   });
   if (named.length > 0) {
     const options = named.map(
@@ -110,7 +118,18 @@ function render(positional: readonly ArgumentSchema[], named: readonly ArgumentS
   return `(${parts.join(', ')}): ${result}`;
 }
 
-const reserved = new Set(['default', 'function', 'in', 'with', 'new', 'this', 'var', 'let', 'const', 'return']);
+const reserved = new Set([
+  'default',
+  'function',
+  'in',
+  'with',
+  'new',
+  'this',
+  'var',
+  'let',
+  'const',
+  'return',
+]);
 
 function identifier(name: string): string {
   const camel = camelCase(name);

@@ -38,7 +38,9 @@ export function selectSurface(binding: NativeBinding): SurfaceEntry[] {
     .map(([name, overloads]) => ({
       name,
       overloads: overloads.sort((a, b) => rank(a) - rank(b) || (a.overload < b.overload ? -1 : 1)),
-      isMethod: overloads.every(({ arguments: [first] }) => first?.name === 'self' && first.type === 'Tensor'),
+      isMethod: overloads.every(
+        ({ arguments: [first] }) => first?.name === 'self' && first.type === 'Tensor',
+      ),
       isInPlace: name.endsWith('_'),
     }));
 }

@@ -1,8 +1,8 @@
-import { overloads } from './generated/overloads.js';
-import { type BoundOperator, camelCase, describeValue, isOptions, op, type Scalar } from './op.js';
-import type { ArgumentSchema, OperatorSchema } from './native/index.js';
 import { FmoeError } from './errors.js';
+import { overloads } from './generated/overloads.js';
 import { Generator } from './generator.js';
+import type { ArgumentSchema, OperatorSchema } from './native/index.js';
+import { type BoundOperator, camelCase, describeValue, isOptions, op, type Scalar } from './op.js';
 import { TensorBase } from './tensor-base.js';
 
 /*
@@ -25,9 +25,10 @@ export function surfaceFunction(name: string): AnyFunction {
 /** Gives a tensor class the methods of the generated surface. */
 export function installMethods(prototype: object, names: readonly string[]): void {
   for (const name of names) {
-    const call = surfaceFunction(name);
+    let call: AnyFunction | undefined;
     Object.defineProperty(prototype, name, {
       value(this: unknown, ...args: unknown[]) {
+        call ??= resolve(name);
         return call(this, ...args);
       },
       configurable: true,
@@ -39,16 +40,45 @@ export function installMethods(prototype: object, names: readonly string[]): voi
 function resolve(name: string): AnyFunction {
   const candidates = overloads[name]!.split(' ').map((overload) => op(`aten::${overload}`));
   if (candidates.length === 1) return candidates[0]!;
+  const decided = new Map<number, BoundOperator>();
   return (...args: unknown[]) => {
+    const kinds = kindsOf(args);
+    const known = decided.get(kinds);
+    if (known !== undefined) return known(...args);
     for (const candidate of candidates) {
-      if (accepts(candidate.schema, args)) return candidate(...args);
+      if (!accepts(candidate.schema, args)) continue;
+      if (kinds !== undecidable) decided.set(kinds, candidate);
+      return candidate(...args);
     }
     throw noOverload(name, candidates, args);
   };
 }
 
+/** Arguments whose overload depends on more than their kinds: arrays and options. */
+const undecidable = -1;
+
+/** The kinds of all arguments in one number: equal kinds always take the same overload. */
+function kindsOf(args: readonly unknown[]): number {
+  if (args.length > 8) return undecidable;
+  let kinds = 1;
+  for (const value of args) {
+    let kind: number;
+    if (value instanceof TensorBase) kind = 1;
+    else if (typeof value === 'number') kind = Number.isInteger(value) ? 2 : 3;
+    else if (typeof value === 'boolean') kind = 4;
+    else if (typeof value === 'string') kind = 5;
+    else if (value === null) kind = 6;
+    else if (value === undefined) kind = 7;
+    else return undecidable;
+    kinds = kinds * 8 + kind;
+  }
+  return kinds;
+}
+
 function noOverload(name: string, candidates: readonly BoundOperator[], args: readonly unknown[]): FmoeError {
-  const forms = candidates.map(({ schema }) => `  ${name}(${schema.arguments.map(describeArgument).join(', ')})`);
+  const forms = candidates.map(
+    ({ schema }) => `  ${name}(${schema.arguments.map(describeArgument).join(', ')})`,
+  );
   return new FmoeError(
     'ERR_ARGUMENT',
     `${name}: no form takes (${args.map(describeValue).join(', ')}). Its forms are:\n${forms.join('\n')}`,
