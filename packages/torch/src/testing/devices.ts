@@ -1,0 +1,33 @@
+import { describe } from 'vitest';
+import { cuda } from '../cuda.js';
+
+/** A device that a suite runs on. */
+export type TestDevice = 'cpu' | 'cuda';
+
+const devices: readonly TestDevice[] = ['cpu', 'cuda'];
+
+/** Why a suite cannot run on a device here, or undefined when it can. */
+export function missingReason(device: TestDevice): string | undefined {
+  return device === 'cpu' || cuda.isAvailable() ? undefined : 'no CUDA device is available';
+}
+
+const reported = new Set<TestDevice>();
+
+/**
+ * A suite that is repeated for every device. Where a device is missing its tests are skipped, not left out, and the
+ * reason is printed.
+ *
+ * @param body registers the tests; it must make no tensors outside of them, as it also runs where the device is missing
+ */
+export function describeEachDevice(name: string, body: (device: TestDevice) => void): void {
+  for (const device of devices) {
+    const reason = missingReason(device);
+    if (reason === undefined) {
+      describe(`${name} (${device})`, () => body(device));
+      continue;
+    }
+    if (!reported.has(device)) console.info(`skipped on ${device}: ${reason}`);
+    reported.add(device);
+    describe.skip(`${name} (${device}; skipped: ${reason})`, () => body(device));
+  }
+}
