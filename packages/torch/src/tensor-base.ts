@@ -1,5 +1,5 @@
 import { type DType, dtypeName } from './dtype.js';
-import { FmoeError, type FmoeErrorCode, type FmoeErrorDetails, classifyNativeMessage } from './errors.js';
+import { classifyNativeMessage, FmoeError, type FmoeErrorCode, type FmoeErrorDetails } from './errors.js';
 import { type Handle, native } from './native/index.js';
 import type { Tensor } from './tensor.js';
 
@@ -82,8 +82,8 @@ export class TensorBase {
 let tensorClass: (new (handle: Handle) => Tensor) | undefined;
 
 /** @internal Set by tensor.ts, which builds on this file. */
-export function setTensorClass(constructor: new (handle: Handle) => Tensor): void {
-  tensorClass = constructor;
+export function setTensorClass(implementation: new (handle: Handle) => Tensor): void {
+  tensorClass = implementation;
 }
 
 /** @internal The tensor of a fresh handle. */

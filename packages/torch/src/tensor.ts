@@ -1,5 +1,11 @@
-import { backward, type BackwardOptions, type GradientHook, type HookHandle, registerHook } from './autograd/backward.js';
-import { readArray, readArrayAsync, readData, readItem, type NestedArray } from './data.js';
+import {
+  type BackwardOptions,
+  backward,
+  type GradientHook,
+  type HookHandle,
+  registerHook,
+} from './autograd/backward.js';
+import { type NestedArray, readArray, readArrayAsync, readData, readItem } from './data.js';
 import { type DType, isDType, type TypedArray } from './dtype.js';
 import { FmoeError } from './errors.js';
 import { formatTensor } from './format-tensor.js';
@@ -22,7 +28,6 @@ export interface ToOptions {
 }
 
 // Every operator of the generated surface is a method as well.
-// biome-ignore lint/correctness/noUnusedVariables: merges with the class
 export interface Tensor extends TensorMethods {}
 
 /**
@@ -32,7 +37,6 @@ export interface Tensor extends TensorMethods {}
  * A tensor belongs to the scope that it was born in (see `tidy`, `scope`); outside every scope it is freed by
  * `dispose()` or, some time later, by garbage collection.
  */
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the methods are installed below
 export class Tensor extends TensorBase {
   /** Whether gradients are computed for this tensor. Can be set on leaves. */
   get requiresGrad(): boolean {
@@ -97,7 +101,10 @@ export class Tensor extends TensorBase {
     if (dim === undefined) return shape;
     const size = shape.at(dim);
     if (size === undefined || !Number.isInteger(dim)) {
-      throw new FmoeError('ERR_INDEX', `size(${dim}): the tensor has ${shape.length} dimensions`, { op: 'size', shapes: [shape] });
+      throw new FmoeError('ERR_INDEX', `size(${dim}): the tensor has ${shape.length} dimensions`, {
+        op: 'size',
+        shapes: [shape],
+      });
     }
     return size;
   }
@@ -197,7 +204,7 @@ export class Tensor extends TensorBase {
   /** {@link item} without blocking the event loop while the device works. */
   async itemAsync(): Promise<number> {
     if (this.numel() !== 1) return this.item();
-    return Number((await readArrayAsync(this.detach().reshape([1])) as [number])[0]);
+    return Number(((await readArrayAsync(this.detach().reshape([1]))) as [number])[0]);
   }
 
   /** Nested arrays of numbers (bigint for int64, boolean for bool); a plain value when there are no dimensions. */

@@ -77,7 +77,6 @@ interface FunctionClass<Args extends unknown[], Output extends Tensor | Tensor[]
  *
  * Each call of backward crosses from the engine to JavaScript: for hot code write an operator in C++ instead.
  */
-// biome-ignore lint/complexity/noStaticOnlyClass: PyTorch's form, and `this` is the user's class
 export class AutogradFunction {
   /**
    * Runs `forward` without recording and ties `backward` into the graph.
@@ -89,12 +88,19 @@ export class AutogradFunction {
     ...args: Args
   ): Output {
     const context = new FunctionContext();
-    context.needsInputGrad = args.map((argument) => argument instanceof TensorBase && (argument as Tensor).requiresGrad);
-    const inputs = args.filter((argument): argument is Args[number] & Tensor => argument instanceof TensorBase);
+    context.needsInputGrad = args.map(
+      (argument) => argument instanceof TensorBase && (argument as Tensor).requiresGrad,
+    );
+    const inputs = args.filter(
+      (argument): argument is Args[number] & Tensor => argument instanceof TensorBase,
+    );
     const output = noGrad(() => this.forward(context, ...args));
     const outputs: readonly Tensor[] = Array.isArray(output) ? output : [output];
     if (!outputs.every((item) => item instanceof TensorBase)) {
-      throw new FmoeError('ERR_ARGUMENT', 'autograd.Function: forward must return a tensor or an array of tensors');
+      throw new FmoeError(
+        'ERR_ARGUMENT',
+        'autograd.Function: forward must return a tensor or an array of tensors',
+      );
     }
     const zerosFor = outputs.map(({ shape, dtype, device }) => ({ shape, dtype, device }));
 
@@ -136,5 +142,12 @@ export class AutogradFunction {
   }
 }
 
-const zeros = ({ shape, dtype, device }: { shape: readonly number[]; dtype: string; device: string }): Tensor =>
-  op('aten::zeros')(shape, { dtype, device }) as Tensor;
+const zeros = ({
+  shape,
+  dtype,
+  device,
+}: {
+  shape: readonly number[];
+  dtype: string;
+  device: string;
+}): Tensor => op('aten::zeros')(shape, { dtype, device }) as Tensor;

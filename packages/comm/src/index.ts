@@ -1,0 +1,2 @@
+export { LocalGroup } from './groups/local-group.js';
+export type { ProcessGroup, ReduceOp } from './groups/process-group.js';
