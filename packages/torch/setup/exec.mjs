@@ -1,5 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { SetupError } from './errors.mjs';
+import { findProgram } from './files.mjs';
 
 /** How much of a failed command's output is shown: its end is what tells why. */
 const SHOWN_CHARACTERS = 6000;
@@ -37,6 +38,17 @@ function watchSignals() {
 }
 
 /**
+ * A prefix for commands so that they end with set-up even if it is killed outright and cannot tell them;
+ * otherwise the next set-up would work beside the orphans of the first.
+ *
+ * @returns {string[]}
+ */
+function dyingWithParent() {
+  const setpriv = findProgram('setpriv');
+  return setpriv ? [setpriv, '--pdeathsig', 'TERM', '--'] : [];
+}
+
+/**
  * Runs `cleanup` if a signal ends the process.
  *
  * @param {() => void} cleanup
@@ -67,7 +79,12 @@ export function onInterrupt(cleanup) {
 export function run(program, args, options = {}) {
   watchSignals();
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, {
+    const [command, ...rest] = /** @type {[string, ...string[]]} */ ([
+      ...dyingWithParent(),
+      program,
+      ...args,
+    ]);
+    const child = spawn(command, rest, {
       cwd: options.cwd,
       env: options.env ?? process.env,
       stdio: options.show ? ['ignore', 'inherit', 'inherit'] : ['ignore', 'pipe', 'pipe'],

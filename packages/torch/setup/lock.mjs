@@ -24,12 +24,14 @@ const ABANDONED = 120_000;
  * When a process began, in clock ticks since boot: tells it from a later one with the same number.
  *
  * @param {number} pid
- * @returns {string | undefined}
+ * @returns {string | undefined} nothing when there is no such process
  */
 function processStart(pid) {
   const stat = readTextIfAny(`/proc/${pid}/stat`);
-  // The program's name stands in parentheses and may itself hold spaces; the start time is field 22.
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  // The program's name stands in parentheses and may itself hold spaces. After it: the state and, 19 on, the start.
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ');
+  // A process that has ended but was not yet waited for is gone as well.
+  return fields?.[0] === 'Z' || fields?.[0] === 'X' ? undefined : fields?.[19];
 }
 
 /**
