@@ -25,7 +25,9 @@ export type AutocastState = Required<AutocastOptions>;
 export function autocast<Result>(options: AutocastOptions, body: () => Result): Result {
   const { device = 'cpu', dtype = 'bfloat16', enabled = true } = options;
   if (dtype !== 'bfloat16' && dtype !== 'float16') {
-    throw new FmoeError('ERR_DTYPE', `autocast(): computes in bfloat16 or float16, not in ${dtype}`, { op: 'autocast' });
+    throw new FmoeError('ERR_DTYPE', `autocast(): computes in bfloat16 or float16, not in ${dtype}`, {
+      op: 'autocast',
+    });
   }
   const [wasEnabled, previous] = guarded('autocast', () =>
     native().enterAutocast(device, enabled ? dtypeCode(dtype) : -1),
@@ -34,7 +36,10 @@ export function autocast<Result>(options: AutocastOptions, body: () => Result): 
     const result = body();
     if (result instanceof Promise) {
       result.catch(() => {});
-      throw new FmoeError('ERR_ARGUMENT', 'autocast(): the function returned a promise, but the mode ends with the call');
+      throw new FmoeError(
+        'ERR_ARGUMENT',
+        'autocast(): the function returned a promise, but the mode ends with the call',
+      );
     }
     return result;
   } finally {

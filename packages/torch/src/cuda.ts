@@ -1,6 +1,6 @@
 import { FmoeError } from './errors.js';
-import { type NativeEvent, type NativeStream, native } from './native/index.js';
 import type { MemoryStatistics } from './native/binding.js';
+import { type NativeEvent, type NativeStream, native } from './native/index.js';
 import { guarded } from './tensor-base.js';
 
 function available(): void {

@@ -19,14 +19,22 @@ export function readData(tensor: TensorBase): TypedArray {
 /** @internal See `Tensor.item`. */
 export function readItem(tensor: TensorBase): number {
   if (tensor.numel() !== 1) {
-    throw new FmoeError('ERR_SHAPE', `item(): needs one element, this tensor has ${tensor.numel()} in [${tensor.shape.join(', ')}]`, {
-      op: 'item',
-      shapes: [tensor.shape],
-    });
+    throw new FmoeError(
+      'ERR_SHAPE',
+      `item(): needs one element, this tensor has ${tensor.numel()} in [${tensor.shape.join(', ')}]`,
+      {
+        op: 'item',
+        shapes: [tensor.shape],
+      },
+    );
   }
   const value = op('aten::item')(tensor) as Value;
   if (typeof value === 'bigint') {
-    throw new FmoeError('ERR_DTYPE', `item(): ${value} is beyond what a number holds exactly. Use toArray() or data()`, { op: 'item' });
+    throw new FmoeError(
+      'ERR_DTYPE',
+      `item(): ${value} is beyond what a number holds exactly. Use toArray() or data()`,
+      { op: 'item' },
+    );
   }
   return Number(value);
 }

@@ -32,11 +32,7 @@ interface DTypeTraits {
   readonly code: number;
   readonly bytes: number;
   readonly isFloatingPoint: boolean;
-  readonly array: new (
-    buffer: ArrayBuffer,
-    byteOffset?: number,
-    length?: number,
-  ) => TypedArray;
+  readonly array: new (buffer: ArrayBuffer, byteOffset?: number, length?: number) => TypedArray;
 }
 
 const traits: Readonly<Record<DType, DTypeTraits>> = {
@@ -73,7 +69,10 @@ export function isDType(value: unknown): value is DType {
  */
 export function dtypeTraits(dtype: DType): DTypeTraits {
   if (!isDType(dtype)) {
-    throw new FmoeError('ERR_DTYPE', `unknown dtype '${String(dtype)}': expected one of ${dtypes.join(', ')}`);
+    throw new FmoeError(
+      'ERR_DTYPE',
+      `unknown dtype '${String(dtype)}': expected one of ${dtypes.join(', ')}`,
+    );
   }
   return traits[dtype];
 }

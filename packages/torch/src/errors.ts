@@ -64,7 +64,10 @@ export class FmoeError extends Error {
 /** libtorch reports most failures as one class; its messages tell them apart. First match wins. */
 const classes: readonly (readonly [RegExp, FmoeErrorCode])[] = [
   [/out of memory|can't allocate memory|tried to allocate/i, 'ERR_OUT_OF_MEMORY'],
-  [/Could not run '.*' (with arguments )?from the '|not implemented for|no kernel|not yet supported/i, 'ERR_NOT_IMPLEMENTED'],
+  [
+    /Could not run '.*' (with arguments )?from the '|not implemented for|no kernel|not yet supported/i,
+    'ERR_NOT_IMPLEMENTED',
+  ],
   [
     /expected all tensors to be on the same device|expected .* device|unknown device|device type|No CUDA|CUDA driver|not linked with support for|invalid device|PyTorch is not linked|Cannot initialize|Expected one of cpu|Invalid device string/i,
     'ERR_DEVICE',
@@ -73,12 +76,15 @@ const classes: readonly (readonly [RegExp, FmoeErrorCode])[] = [
     /does not require grad|second time|modified by an inplace operation|leaf Variable|grad can be implicitly created|not have been used in the graph|autograd|derivative|differentiable|gradient/i,
     'ERR_AUTOGRAD',
   ],
-  [/out of range|index .* out of bounds|Dimension out of range|dimension specified as|out of bounds/i, 'ERR_INDEX'],
-  [/dtype|scalar type|expected .* type|result type|same type|data type|floating point|ScalarType/i, 'ERR_DTYPE'],
   [
-    /size|shape|dimension|must match|dim|broadcast|numel|elements|channels|Expected .*D/i,
-    'ERR_SHAPE',
+    /out of range|index .* out of bounds|Dimension out of range|dimension specified as|out of bounds/i,
+    'ERR_INDEX',
   ],
+  [
+    /dtype|scalar type|expected .* type|result type|same type|data type|floating point|ScalarType/i,
+    'ERR_DTYPE',
+  ],
+  [/size|shape|dimension|must match|dim|broadcast|numel|elements|channels|Expected .*D/i, 'ERR_SHAPE'],
 ];
 
 /** The code of an error that native code threw with only a general one. */

@@ -48,7 +48,11 @@ export function empty(shape: readonly number[], options: TensorOptions = {}): Te
 }
 
 /** A tensor of the given shape filled with one value. */
-export function full(shape: readonly number[], value: number | bigint | boolean, options: TensorOptions = {}): Tensor {
+export function full(
+  shape: readonly number[],
+  value: number | bigint | boolean,
+  options: TensorOptions = {},
+): Tensor {
   return finish(op('aten::full')(shape, value, named(options)), options);
 }
 
@@ -89,7 +93,12 @@ export function randn(shape: readonly number[], options: RandomOptions = {}): Te
 }
 
 /** Draws integers from [low, high). int64 unless a dtype is given. */
-export function randint(low: number, high: number, shape: readonly number[], options: RandomOptions = {}): Tensor {
+export function randint(
+  low: number,
+  high: number,
+  shape: readonly number[],
+  options: RandomOptions = {},
+): Tensor {
   const generator = options.generator;
   return generator === undefined
     ? op('aten::randint.low')(low, high, shape, named(options, 'int64'))
@@ -115,7 +124,11 @@ function draw(name: string, args: unknown[], options: RandomOptions, dtype: DTyp
  */
 export function tensor(values: NestedValues, options: TensorOptions = {}): Tensor {
   const shape: number[] = [];
-  for (let level: NestedValues | undefined = values; Array.isArray(level); level = level[0] as NestedValues | undefined) {
+  for (
+    let level: NestedValues | undefined = values;
+    Array.isArray(level);
+    level = level[0] as NestedValues | undefined
+  ) {
     shape.push(level.length);
   }
   const flat: (number | bigint | boolean)[] = [];
@@ -127,11 +140,20 @@ export function tensor(values: NestedValues, options: TensorOptions = {}): Tenso
   return finish(placed, options);
 }
 
-function flatten(values: NestedValues, shape: readonly number[], depth: number, flat: (number | bigint | boolean)[]): void {
+function flatten(
+  values: NestedValues,
+  shape: readonly number[],
+  depth: number,
+  flat: (number | bigint | boolean)[],
+): void {
   if (!Array.isArray(values)) {
     if (depth !== shape.length) throw raggedError(shape);
     if (typeof values !== 'number' && typeof values !== 'bigint' && typeof values !== 'boolean') {
-      throw new FmoeError('ERR_ARGUMENT', `tensor(): expected numbers, bigints or booleans, got ${String(values)}`, { op: 'tensor' });
+      throw new FmoeError(
+        'ERR_ARGUMENT',
+        `tensor(): expected numbers, bigints or booleans, got ${String(values)}`,
+        { op: 'tensor' },
+      );
     }
     flat.push(values);
     return;
@@ -141,18 +163,28 @@ function flatten(values: NestedValues, shape: readonly number[], depth: number, 
 }
 
 const raggedError = (shape: readonly number[]): FmoeError =>
-  new FmoeError('ERR_SHAPE', `tensor(): the nested arrays are ragged; the first of each level give [${shape.join(', ')}]`, {
-    op: 'tensor',
-    shapes: [shape],
-  });
+  new FmoeError(
+    'ERR_SHAPE',
+    `tensor(): the nested arrays are ragged; the first of each level give [${shape.join(', ')}]`,
+    {
+      op: 'tensor',
+      shapes: [shape],
+    },
+  );
 
 /** Values go through the widest type of their class, so that the conversion to the wanted dtype is libtorch's. */
-function fillFrom(values: readonly (number | bigint | boolean)[], dtype: DType, shape: readonly number[]): Tensor {
+function fillFrom(
+  values: readonly (number | bigint | boolean)[],
+  dtype: DType,
+  shape: readonly number[],
+): Tensor {
   if (dtypeTraits(dtype).isFloatingPoint) return fromTypedArray(Float64Array.from(values, Number), shape);
   const integers = BigInt64Array.from(values, (value) => {
     if (typeof value === 'number' && !Number.isInteger(value)) {
       if (dtype === 'bool') return 1n;
-      throw new FmoeError('ERR_DTYPE', `tensor(): ${value} is not an integer, but the dtype is ${dtype}`, { op: 'tensor' });
+      throw new FmoeError('ERR_DTYPE', `tensor(): ${value} is not an integer, but the dtype is ${dtype}`, {
+        op: 'tensor',
+      });
     }
     return BigInt(value);
   });
@@ -191,13 +223,19 @@ export function fromTypedArray(
 ): Tensor {
   const dtype = options.dtype ?? dtypeOfArray.get(array.constructor);
   if (dtype === undefined) {
-    throw new FmoeError('ERR_DTYPE', `fromTypedArray(): give the dtype of a ${array?.constructor?.name ?? String(array)}`, {
-      op: 'fromTypedArray',
-    });
+    throw new FmoeError(
+      'ERR_DTYPE',
+      `fromTypedArray(): give the dtype of a ${array?.constructor?.name ?? String(array)}`,
+      {
+        op: 'fromTypedArray',
+      },
+    );
   }
   const { bytes } = dtypeTraits(dtype);
   if (array.BYTES_PER_ELEMENT !== bytes && array.BYTES_PER_ELEMENT !== 1) {
-    throw new FmoeError('ERR_DTYPE', `fromTypedArray(): a ${array.constructor.name} cannot hold ${dtype}`, { op: 'fromTypedArray' });
+    throw new FmoeError('ERR_DTYPE', `fromTypedArray(): a ${array.constructor.name} cannot hold ${dtype}`, {
+      op: 'fromTypedArray',
+    });
   }
   const elements = shape.reduce((product, size) => product * size, 1);
   if (shape.some((size) => size < 0 || !Number.isInteger(size)) || elements * bytes !== array.byteLength) {

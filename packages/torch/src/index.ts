@@ -1,4 +1,4 @@
-export { autocast, type AutocastOptions } from './autocast.js';
+export { type AutocastOptions, autocast } from './autocast.js';
 export * as autograd from './autograd/index.js';
 export {
   AutogradFunction,

@@ -1,7 +1,7 @@
-import { dtypeCode, type DType } from './dtype.js';
+import { type DType, dtypeCode } from './dtype.js';
 import { FmoeError } from './errors.js';
 import { Generator } from './generator.js';
-import { type ArgumentSchema, type OperatorSchema, type ReturnSchema, native } from './native/index.js';
+import { type ArgumentSchema, native, type OperatorSchema, type ReturnSchema } from './native/index.js';
 import type { Tensor } from './tensor.js';
 import { handlesOf, TensorBase, toFmoeError, wrap } from './tensor-base.js';
 
@@ -48,7 +48,11 @@ function bind(name: string): BoundOperator {
     );
   }
   if (!schema.callable) {
-    throw new FmoeError('ERR_NOT_IMPLEMENTED', `'${name}' takes or returns a type that has no JavaScript form`, { op: name });
+    throw new FmoeError(
+      'ERR_NOT_IMPLEMENTED',
+      `'${name}' takes or returns a type that has no JavaScript form`,
+      { op: name },
+    );
   }
   const writers = schema.arguments.map((argument) => writerOf(name, argument));
   const unwrap = resultReader(schema.returns);
@@ -165,7 +169,8 @@ const writers: Readonly<Record<string, TypeWriter>> = {
 
 /** A plain object is the bag of named arguments; tensors, arrays and generators are values. */
 export function isOptions(value: unknown): value is Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || value instanceof TensorBase || Array.isArray(value)) return false;
+  if (typeof value !== 'object' || value === null || value instanceof TensorBase || Array.isArray(value))
+    return false;
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
 }
@@ -205,10 +210,12 @@ export function camelCase(name: string): string {
 
 /** A value, short, for a message. */
 export function describeValue(value: unknown): string {
-  if (value instanceof TensorBase) return value.isDisposed ? 'a disposed tensor' : `a tensor [${value.shape.join(', ')}]`;
+  if (value instanceof TensorBase)
+    return value.isDisposed ? 'a disposed tensor' : `a tensor [${value.shape.join(', ')}]`;
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (typeof value === 'string') return `'${value}'`;
-  if (typeof value === 'object' && value !== null) return `an object of class ${value.constructor?.name ?? 'Object'}`;
+  if (typeof value === 'object' && value !== null)
+    return `an object of class ${value.constructor?.name ?? 'Object'}`;
   return String(value);
 }
 

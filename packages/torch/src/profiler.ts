@@ -21,7 +21,10 @@ let running = false;
  * @throws FmoeError `ERR_ARGUMENT` inside of another profile or when `body` returns a promise.
  */
 export function profile<Result>(path: string, body: () => Result, options: ProfileOptions = {}): Result {
-  if (running) throw new FmoeError('ERR_ARGUMENT', 'profile(): already profiling; profiles do not nest', { op: 'profile' });
+  if (running)
+    throw new FmoeError('ERR_ARGUMENT', 'profile(): already profiling; profiles do not nest', {
+      op: 'profile',
+    });
   const { cuda = native().deviceCount() > 0, recordShapes = false, profileMemory = false } = options;
   // Kineto complains on stderr about a missing driver even when only the CPU is profiled.
   process.env['KINETO_LOG_LEVEL'] ??= '5';
@@ -31,7 +34,11 @@ export function profile<Result>(path: string, body: () => Result, options: Profi
     const result = body();
     if (result instanceof Promise) {
       result.catch(() => {});
-      throw new FmoeError('ERR_ARGUMENT', 'profile(): the function returned a promise; profile synchronous work', { op: 'profile' });
+      throw new FmoeError(
+        'ERR_ARGUMENT',
+        'profile(): the function returned a promise; profile synchronous work',
+        { op: 'profile' },
+      );
     }
     return result;
   } finally {

@@ -1,8 +1,8 @@
 import { cuda } from './cuda.js';
 import { fromTypedArray } from './factories.js';
 import { native } from './native/index.js';
-import { guarded, TensorBase, wrap } from './tensor-base.js';
 import type { Tensor } from './tensor.js';
+import { guarded, TensorBase, wrap } from './tensor-base.js';
 
 /**
  * Starts the default random sequence of every device.

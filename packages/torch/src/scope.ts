@@ -94,7 +94,10 @@ export class Scope {
  */
 export function scope(): Scope {
   if (synchronousDepth > 0) {
-    throw new FmoeError('ERR_ARGUMENT', 'scope() inside tidy() or a native callback: use a nested tidy() there');
+    throw new FmoeError(
+      'ERR_ARGUMENT',
+      'scope() inside tidy() or a native callback: use a nested tidy() there',
+    );
   }
   return new Scope();
 }

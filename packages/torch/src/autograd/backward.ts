@@ -1,5 +1,5 @@
-import { native } from '../native/index.js';
 import { FmoeError } from '../errors.js';
+import { native } from '../native/index.js';
 import { insideNativeScope } from '../scope.js';
 import type { Tensor } from '../tensor.js';
 import { guarded, handlesOf, TensorBase, wrap } from '../tensor-base.js';
@@ -70,7 +70,14 @@ export function grad(
   const handles = guarded(
     'grad',
     () =>
-      native().grad(handlesOf(outputList), handlesOf(inputList), gradients, retainGraph, createGraph, allowUnused),
+      native().grad(
+        handlesOf(outputList),
+        handlesOf(inputList),
+        gradients,
+        retainGraph,
+        createGraph,
+        allowUnused,
+      ),
     [...outputList, ...inputList],
   );
   return handles.map((handle) => (handle === 0 ? null : wrap(handle)));

@@ -1,4 +1,4 @@
-import { autocast, type AutocastState, autocastStates } from '../autocast.js';
+import { type AutocastState, autocast, autocastStates } from '../autocast.js';
 import { empty } from '../factories.js';
 import { getRngState, setRngState } from '../random.js';
 import type { Tensor } from '../tensor.js';
@@ -24,7 +24,12 @@ export function checkpoint<Inputs extends Tensor[], Output extends Tensor | Tens
 type Body = (...inputs: Tensor[]) => Tensor | Tensor[];
 
 class Checkpoint extends AutogradFunction {
-  static forward(context: FunctionContext, body: unknown, _anchor: Tensor, ...inputs: Tensor[]): Tensor | Tensor[] {
+  static forward(
+    context: FunctionContext,
+    body: unknown,
+    _anchor: Tensor,
+    ...inputs: Tensor[]
+  ): Tensor | Tensor[] {
     const devices = [...new Set(inputs.map(({ device }) => device).filter((device) => device !== 'cpu'))];
     context.state = {
       body,
@@ -47,7 +52,9 @@ class Checkpoint extends AutogradFunction {
     } finally {
       for (const [device, state] of now) setRngState(state, device);
     }
-    const recorded = outputs.map((output, i) => [output, gradients[i]!] as const).filter(([output]) => output.requiresGrad);
+    const recorded = outputs
+      .map((output, i) => [output, gradients[i]!] as const)
+      .filter(([output]) => output.requiresGrad);
     if (recorded.length > 0) {
       backward(
         recorded.map(([output]) => output),
@@ -76,4 +83,3 @@ function rngBytes(device: string): Uint8Array {
 function withAutocast<Result>(states: readonly AutocastState[], body: () => Result): Result {
   return states.reduce<() => Result>((inner, state) => () => autocast(state, inner), body)();
 }
-

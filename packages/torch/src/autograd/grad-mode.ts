@@ -23,9 +23,13 @@ function withGradMode<Result>(name: string, enabled: boolean, body: () => Result
     const result = body();
     if (result instanceof Promise) {
       result.catch(() => {});
-      throw new FmoeError('ERR_ARGUMENT', `${name}(): the function returned a promise, but the mode ends with the call`, {
-        op: name,
-      });
+      throw new FmoeError(
+        'ERR_ARGUMENT',
+        `${name}(): the function returned a promise, but the mode ends with the call`,
+        {
+          op: name,
+        },
+      );
     }
     return result;
   } finally {

@@ -33,7 +33,9 @@ export function gradcheck(
   if (checked.length === 0) throw new FmoeError('ERR_AUTOGRAD', 'gradcheck(): no input requires a gradient');
   const narrow = checked.find(({ dtype }) => dtype !== 'float64');
   if (narrow !== undefined) {
-    throw new FmoeError('ERR_DTYPE', `gradcheck(): needs float64 inputs, got ${narrow.dtype}`, { dtypes: [narrow.dtype] });
+    throw new FmoeError('ERR_DTYPE', `gradcheck(): needs float64 inputs, got ${narrow.dtype}`, {
+      dtypes: [narrow.dtype],
+    });
   }
   const evaluate = (): Tensor[] => [body(...inputs)].flat() as Tensor[];
 
@@ -65,7 +67,9 @@ function analyticJacobians(outputs: readonly Tensor[], inputs: readonly Tensor[]
     const flat = output.reshape([-1]);
     for (let position = 0; position < flat.numel(); position++) {
       const gradients = output.requiresGrad
-        ? grad([flat.select(0, position)], inputs, { retainGraph: true, allowUnused: true } as { allowUnused: boolean })
+        ? grad([flat.select(0, position)], inputs, { retainGraph: true, allowUnused: true } as {
+            allowUnused: boolean;
+          })
         : inputs.map(() => null);
       gradients.forEach((gradient, i) => {
         rows[i]!.push(
@@ -80,7 +84,12 @@ function analyticJacobians(outputs: readonly Tensor[], inputs: readonly Tensor[]
 }
 
 /** The derivative of every output element by one input element. */
-function centralDifference(evaluate: () => Tensor[], input: Tensor, element: number, eps: number): number[][] {
+function centralDifference(
+  evaluate: () => Tensor[],
+  input: Tensor,
+  element: number,
+  eps: number,
+): number[][] {
   const cell = input.detach().view([-1]).select(0, element);
   const original = cell.item();
   const at = (value: number): number[][] => {

@@ -1,12 +1,17 @@
 export {
-  backward,
   type BackwardOptions,
-  grad,
+  backward,
   type GradientHook,
   type GradOptions,
+  grad,
   type HookHandle,
 } from './backward.js';
 export { checkpoint } from './checkpoint.js';
-export { AutogradFunction, AutogradFunction as Function, FunctionContext, type Gradients } from './function.js';
+export {
+  AutogradFunction,
+  AutogradFunction as Function,
+  FunctionContext,
+  type Gradients,
+} from './function.js';
 export { enableGrad, isGradEnabled, noGrad, setGradEnabled } from './grad-mode.js';
-export { gradcheck, type GradcheckOptions } from './gradcheck.js';
+export { type GradcheckOptions, gradcheck } from './gradcheck.js';

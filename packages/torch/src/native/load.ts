@@ -34,7 +34,9 @@ export function loadBinding(): NativeBinding {
   try {
     return require(join(build, 'fmoe_torch.node')) as NativeBinding;
   } catch (error) {
-    throw new FmoeError('ERR_SETUP', `cannot load the native addon: ${String(error)}. ${remedy}`, { cause: error });
+    throw new FmoeError('ERR_SETUP', `cannot load the native addon: ${String(error)}. ${remedy}`, {
+      cause: error,
+    });
   }
 }
 

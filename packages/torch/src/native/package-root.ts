@@ -12,7 +12,10 @@ export function packageRoot(moduleUrl: string, name: string): string {
   let folder = dirname(fileURLToPath(moduleUrl));
   for (;;) {
     const manifest = join(folder, 'package.json');
-    if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: string }).name === name) {
+    if (
+      existsSync(manifest) &&
+      (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: string }).name === name
+    ) {
       return folder;
     }
     const parent = dirname(folder);
