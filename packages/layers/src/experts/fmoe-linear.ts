@@ -1,0 +1,60 @@
+/** Shape letters: E local experts, R routed rows. */
+import { groupedLinear } from '@fmoe/kernels';
+import { empty, nn, type Tensor } from '@fmoe/torch';
+import { checkSize } from '../check.js';
+
+/** Settings of {@link FMoELinear}. */
+export interface FMoELinearOptions {
+  numExpert: number;
+  inFeatures: number;
+  outFeatures: number;
+  /** Default true. */
+  bias?: boolean;
+}
+
+/**
+ * One linear layer per expert, y = x Wₑᵀ + bₑ for the rows of expert e, all in one grouped operator.
+ *
+ * Weights and biases start uniform in ±1/√inFeatures, like `nn.Linear`, for each expert.
+ */
+export class FMoELinear extends nn.Module {
+  readonly numExpert: number;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  /** `[E, outFeatures, inFeatures]` */
+  weight: nn.Parameter;
+  /** `[E, outFeatures]`, or null */
+  bias: nn.Parameter | null;
+
+  /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers. */
+  constructor(options: FMoELinearOptions) {
+    super();
+    this.numExpert = checkSize('FMoELinear', 'numExpert', options.numExpert);
+    this.inFeatures = checkSize('FMoELinear', 'inFeatures', options.inFeatures);
+    this.outFeatures = checkSize('FMoELinear', 'outFeatures', options.outFeatures);
+    this.weight = new nn.Parameter(empty([this.numExpert, this.outFeatures, this.inFeatures]));
+    this.bias = (options.bias ?? true) ? new nn.Parameter(empty([this.numExpert, this.outFeatures])) : null;
+    this.resetParameters();
+  }
+
+  /** Draws new initial values. */
+  resetParameters(): void {
+    const bound = 1 / Math.sqrt(this.inFeatures);
+    nn.init.uniform_(this.weight, -bound, bound);
+    if (this.bias) nn.init.uniform_(this.bias, -bound, bound);
+  }
+
+  /**
+   * @param rows `[R, inFeatures]`, the rows of an expert next to each other, experts in order
+   * @param offsets `[E+1]` int64: rows of expert e are `offsets[e]` to `offsets[e+1] - 1`; rows past the last are padding
+   * @returns `[R, outFeatures]`, zeros in padding rows
+   */
+  override forward(rows: Tensor, offsets: Tensor): Tensor {
+    return groupedLinear(rows, this.weight, this.bias, offsets);
+  }
+
+  override extraRepr(): string {
+    const { numExpert, inFeatures, outFeatures } = this;
+    return `num_expert=${numExpert}, in_features=${inFeatures}, out_features=${outFeatures}, bias=${this.bias !== null}`;
+  }
+}
