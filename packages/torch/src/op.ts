@@ -13,6 +13,9 @@ export interface BoundOperator {
   // biome-ignore lint/suspicious/noExplicitAny: what comes back depends on a schema that is known at run time only
   (...args: unknown[]): any;
   readonly schema: OperatorSchema;
+  /** @internal The call with its arguments in an array, which is not kept. */
+  // biome-ignore lint/suspicious/noExplicitAny: as above
+  readonly invoke: (args: unknown[]) => any;
 }
 
 const bound = new Map<string, BoundOperator>();
@@ -58,7 +61,7 @@ function bind(name: string): BoundOperator {
   const unwrap = resultReader(schema.returns);
   const { id } = schema;
 
-  const call = (...args: unknown[]): unknown => {
+  const invoke = (args: unknown[]): unknown => {
     const last = args.length - 1;
     const values = last >= 0 && isOptions(args[last]) ? placeOptions(name, schema, args) : args;
     if (values.length > writers.length) {
@@ -76,7 +79,7 @@ function bind(name: string): BoundOperator {
       throw toFmoeError(error, name, values);
     }
   };
-  return Object.assign(call, { schema });
+  return Object.assign((...args: unknown[]): unknown => invoke(args), { schema, invoke });
 }
 
 // --- arguments --------------------------------------------------------------------------------------------------

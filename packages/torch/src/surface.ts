@@ -12,24 +12,28 @@ import { TensorBase } from './tensor-base.js';
 
 // biome-ignore lint/suspicious/noExplicitAny: typed by the generated declarations
 type AnyFunction = (...args: any[]) => any;
+/** A call with its arguments in an array: one array from the user's call down to the addon. */
+type Invoke = (args: unknown[]) => unknown;
 
 /** The function of a name of the generated surface. */
 export function surfaceFunction(name: string): AnyFunction {
-  let call: AnyFunction | undefined;
+  let invoke: Invoke | undefined;
   return (...args: unknown[]) => {
-    call ??= resolve(name);
-    return call(...args);
+    invoke ??= resolve(name);
+    return invoke(args);
   };
 }
 
 /** Gives a tensor class the methods of the generated surface. */
 export function installMethods(prototype: object, names: readonly string[]): void {
   for (const name of names) {
-    let call: AnyFunction | undefined;
+    let invoke: Invoke | undefined;
     Object.defineProperty(prototype, name, {
-      value(this: unknown, ...args: unknown[]) {
-        call ??= resolve(name);
-        return call(this, ...args);
+      value(this: unknown, ...rest: unknown[]) {
+        invoke ??= resolve(name);
+        const args = [this];
+        for (let i = 0; i < rest.length; i++) args.push(rest[i]);
+        return invoke(args);
       },
       configurable: true,
       writable: true,
@@ -37,18 +41,18 @@ export function installMethods(prototype: object, names: readonly string[]): voi
   }
 }
 
-function resolve(name: string): AnyFunction {
+function resolve(name: string): Invoke {
   const candidates = overloads[name]!.split(' ').map((overload) => op(`aten::${overload}`));
-  if (candidates.length === 1) return candidates[0]!;
-  const decided = new Map<number, BoundOperator>();
-  return (...args: unknown[]) => {
+  if (candidates.length === 1) return candidates[0]!.invoke;
+  const decided = new Map<number, Invoke>();
+  return (args) => {
     const kinds = kindsOf(args);
     const known = decided.get(kinds);
-    if (known !== undefined) return known(...args);
-    for (const candidate of candidates) {
-      if (!accepts(candidate.schema, args)) continue;
-      if (kinds !== undecidable) decided.set(kinds, candidate);
-      return candidate(...args);
+    if (known !== undefined) return known(args);
+    for (const { schema, invoke } of candidates) {
+      if (!accepts(schema, args)) continue;
+      if (kinds !== undecidable) decided.set(kinds, invoke);
+      return invoke(args);
     }
     throw noOverload(name, candidates, args);
   };
