@@ -24,6 +24,7 @@ export type {
   ParameterInput,
   ParameterList,
   ParameterState,
+  TensorSpec,
   UpdateLists,
 } from './optimizer-types.js';
 export { ReduceLROnPlateau, type ReduceLROnPlateauOptions } from './reduce-lr-on-plateau.js';

@@ -29,7 +29,7 @@ export interface StandIns {
 }
 
 const mapHandles = (handles: HandleList, map: (handle: Handle) => Handle): HandleList =>
-  Float64Array.from(handles, map);
+  Float64Array.from(handles, (handle) => map(handle));
 
 /** Autograd makes gradients with the layout of their parameter, but a user may have put any other there. */
 function rowMajor(grads: HandleList): HandleList {

@@ -53,7 +53,7 @@ export function packOptimizerState(
     if (group.paramNames) values['param_names'] = [...group.paramNames];
     const params = group.params.map((param) => {
       const own = state.get(param);
-      if (own) packed.state[index] = { ...own };
+      if (own && Object.keys(own).length > 0) packed.state[index] = { ...own };
       return index++;
     });
     packed.param_groups.push({ ...values, params } as GroupStateDict);

@@ -132,7 +132,9 @@ export class SGD extends Optimizer<SGDOptions> {
   protected override skipsStep(scaling: GradientScaling): boolean {
     const mayBeFirst = this.paramGroups.some(
       ({ momentum, dampening, params }) =>
-        momentum !== 0 && dampening !== 0 && params.some((param) => !this.state.has(param)),
+        momentum !== 0 &&
+        dampening !== 0 &&
+        params.some((param) => !this.state.get(param)?.['momentum_buffer']),
     );
     return mayBeFirst && scaling.foundInf.item() !== 0;
   }
