@@ -117,6 +117,8 @@ async function configureCommand(packageDir, libtorch, tools) {
   const definitions = {
     FMOE_TORCH_INCLUDE: libtorch.includeDirs.join(';'),
     FMOE_TORCH_LIB: libtorch.libDir,
+    // Modules land here by themselves; a CMakeLists.txt need not say it.
+    CMAKE_LIBRARY_OUTPUT_DIRECTORY: buildFolder(packageDir),
     CMAKE_BUILD_TYPE: 'Release',
     CMAKE_MAKE_PROGRAM: tools.ninja,
   };
@@ -149,8 +151,8 @@ async function configureCommand(packageDir, libtorch, tools) {
  * Builds `<package>/native` with CMake into `<package>/native/build`, unless it is built already.
  *
  * The package's CMakeLists.txt gets `FMOE_TORCH_INCLUDE` and `FMOE_TORCH_LIB`, and, where package.json has
- * `binary.napi_versions`, `CMAKE_JS_INC` and `FMOE_NODE_ADDON_API`; it puts its binaries (`*.node`, `*.so`)
- * straight into `native/build`.
+ * `binary.napi_versions`, `CMAKE_JS_INC` and `FMOE_NODE_ADDON_API`. Its modules (`*.node`, `*.so`) are put straight
+ * into `native/build`.
  *
  * @param {string} packageDir
  * @param {object} options

@@ -23,7 +23,6 @@ const LIST = `cmake_minimum_required(VERSION 3.18)
 project(sample C)
 set(OUTPUT \${CMAKE_CURRENT_SOURCE_DIR}/build)
 add_library(sample MODULE sample.c)
-set_target_properties(sample PROPERTIES LIBRARY_OUTPUT_DIRECTORY \${OUTPUT})
 file(WRITE \${OUTPUT}/arguments.txt "\${FMOE_TORCH_INCLUDE}|\${FMOE_TORCH_LIB}|\${CMAKE_JS_INC}|\${FMOE_NODE_ADDON_API}")
 `;
 
