@@ -10,6 +10,18 @@ import { writeFileSync } from 'node:fs';
  * @property {string[]} problems errors outside tests: files that did not load, unhandled rejections
  */
 
+/**
+ * Why a test was skipped: its note, or what a suite that is skipped as a whole says in its title.
+ *
+ * @param {import('vitest/node').TestResult} result
+ * @param {string} fullName
+ * @returns {string | undefined}
+ */
+function skipReason(result, fullName) {
+  const note = result.state === 'skipped' ? result.note : undefined;
+  return note ?? /skipped: ([^)]+)\)/.exec(fullName)?.[1];
+}
+
 /** A vitest reporter that writes a {@link Summary} to the file that `FMOE_TEST_SUMMARY` names. */
 export default class SummaryReporter {
   /**
@@ -31,8 +43,9 @@ export default class SummaryReporter {
         if (result.state === 'passed') passed += 1;
         else if (result.state === 'failed') failed += 1;
         else {
-          const reason = result.state === 'skipped' ? result.note : undefined;
-          const text = reason ?? `no reason given (${module.relativeModuleId}: ${test.fullName})`;
+          const text =
+            skipReason(result, test.fullName) ??
+            `no reason given (${module.relativeModuleId}: ${test.fullName})`;
           reasons.set(text, (reasons.get(text) ?? 0) + 1);
         }
       }
