@@ -1,0 +1,134 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { FmoeError } from '@fmoe/torch';
+import { syncFolder, writeWholeFile } from '../atomic-write.js';
+
+/** A finished checkpoint. */
+export interface CheckpointEntry {
+  step: number;
+  folder: string;
+}
+
+const namePattern = /^step-(\d+)$/;
+const temporaryPrefix = '.tmp-';
+const bestFile = 'best.json';
+
+/** The checkpoints of a run: one folder each, named by step. */
+export class CheckpointFolder {
+  readonly path: string;
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  /** All finished checkpoints, oldest first. What an interrupted save left behind is not among them. */
+  list(): CheckpointEntry[] {
+    if (!existsSync(this.path)) return [];
+    return readdirSync(this.path)
+      .flatMap((name) => {
+        const step = namePattern.exec(name)?.[1];
+        return step === undefined ? [] : [{ step: Number(step), folder: join(this.path, name) }];
+      })
+      .sort((a, b) => a.step - b.step);
+  }
+
+  /**
+   * The checkpoint that a user names: `last`, `best`, a step, or a folder.
+   *
+   * @throws FmoeError ERR_FILE when there is none
+   */
+  find(which: string): string {
+    if (which === 'last') {
+      const last = this.list().at(-1);
+      if (last !== undefined) return last.folder;
+      throw new FmoeError('ERR_FILE', `${this.path} has no checkpoint yet.`);
+    }
+    if (which === 'best') {
+      const best = this.best();
+      if (best !== undefined) return this.#folderOf(best.step);
+      throw new FmoeError('ERR_FILE', `${this.path} has no best checkpoint: nothing was evaluated yet.`);
+    }
+    const folder = /^\d+$/.test(which) ? this.#folderOf(Number(which)) : which;
+    if (existsSync(folder)) return folder;
+    const steps = this.list().map(({ step }) => step);
+    throw new FmoeError(
+      'ERR_FILE',
+      `There is no checkpoint ${which}. ${steps.length > 0 ? `Steps that were kept: ${steps.join(', ')}.` : `${this.path} has none.`}`,
+    );
+  }
+
+  /** The checkpoint with the lowest validation loss, if one is marked. */
+  best(): { step: number; loss: number } | undefined {
+    try {
+      const best = JSON.parse(readFileSync(join(this.path, bestFile), 'utf8')) as {
+        step: number;
+        loss: number;
+      };
+      return existsSync(this.#folderOf(best.step)) ? best : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Marks a checkpoint as the best one; it is then kept beside the last ones. */
+  markBest(step: number, loss: number): void {
+    writeWholeFile(join(this.path, bestFile), `${JSON.stringify({ step, loss })}\n`);
+  }
+
+  /**
+   * Makes a checkpoint appear whole or not at all: `write` fills a folder with a temporary name (and waits until its files
+   * are on the disk), which is then renamed.
+   *
+   * @returns the checkpoint's folder
+   * @throws FmoeError ERR_FILE when the system refuses
+   */
+  add(step: number, write: (folder: string) => void): string {
+    const folder = this.#folderOf(step);
+    const temporary = join(this.path, `${temporaryPrefix}${basename(folder)}-${process.pid}`);
+    try {
+      this.#removeTemporary();
+      mkdirSync(temporary, { recursive: true });
+      write(temporary);
+      syncFolder(temporary);
+      if (existsSync(folder)) {
+        // Left by a longer run that was rolled back, or damaged: moved away, as a rename cannot replace a full folder.
+        renameSync(folder, join(this.path, `${temporaryPrefix}old-${basename(folder)}`));
+      }
+      renameSync(temporary, folder);
+      syncFolder(this.path);
+      this.#removeTemporary();
+      return folder;
+    } catch (cause) {
+      rmSync(temporary, { recursive: true, force: true });
+      if (FmoeError.isInstance(cause)) throw cause;
+      throw new FmoeError(
+        'ERR_FILE',
+        `Cannot save a checkpoint in ${this.path}: ${(cause as Error).message}`,
+        { cause },
+      );
+    }
+  }
+
+  /** Removes all but the last `keep` checkpoints and the best one. */
+  prune(keep: number): void {
+    const best = this.best()?.step;
+    for (const { step, folder } of this.list().slice(0, -keep)) {
+      if (step === best) continue;
+      // Renamed first, so that a half-removed folder is never taken for a checkpoint.
+      const temporary = join(dirname(folder), `${temporaryPrefix}old-${basename(folder)}`);
+      renameSync(folder, temporary);
+      rmSync(temporary, { recursive: true, force: true });
+    }
+  }
+
+  #folderOf(step: number): string {
+    return join(this.path, `step-${step.toString().padStart(8, '0')}`);
+  }
+
+  #removeTemporary(): void {
+    if (!existsSync(this.path)) return;
+    for (const name of readdirSync(this.path)) {
+      if (name.startsWith(temporaryPrefix)) rmSync(join(this.path, name), { recursive: true, force: true });
+    }
+  }
+}

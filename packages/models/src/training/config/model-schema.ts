@@ -1,0 +1,46 @@
+import { z } from 'zod';
+
+const positive = z.int().min(1);
+const share = z.number().min(0).lt(1);
+
+/** Turns the feed-forward of every layer into a Mixture-of-Experts. */
+export const moeSchema = z
+  .strictObject({
+    numExpert: positive,
+    topK: positive.default(2),
+    /** The router: `naive` (top-k of linear logits) or `noisy` (Shazeer et al. 2017). */
+    gate: z.enum(['naive', 'noisy']).default('naive'),
+  })
+  .refine((moe) => moe.topK <= moe.numExpert, {
+    error: 'expected at most numExpert: a token cannot choose more experts than there are',
+    path: ['topK'],
+  });
+
+/** Which model is trained; names as in Transformer-XL. */
+export const modelSchema = z.discriminatedUnion('kind', [
+  z.strictObject({
+    kind: z.literal('transformer-xl'),
+    nLayer: positive,
+    nHead: positive,
+    dModel: positive,
+    /** Width of a head; dModel / nHead when left out. */
+    dHead: positive.optional(),
+    /** Width of the feed-forward; of one expert where `moe` is given. */
+    dInner: positive,
+    dropout: share.default(0),
+    dropatt: share.default(0),
+    /** Tokens of memory that a segment can look back on. */
+    memLen: z.int().min(0),
+    /** Tokens before the segment that are read again. */
+    extLen: z.int().min(0).default(0),
+    /** Normalise before attention and feed-forward instead of after them. */
+    preLnorm: z.boolean().default(false),
+    /** Let every position look back equally far. */
+    sameLength: z.boolean().default(false),
+    /** Treat greater distances as this one; -1 for no limit. */
+    clampLen: z.int().min(-1).default(-1),
+    /** Share one matrix between embedding and output layer. */
+    tieWeight: z.boolean().default(true),
+    moe: moeSchema.optional(),
+  }),
+]);

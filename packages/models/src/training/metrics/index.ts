@@ -1,0 +1,15 @@
+export { JsonlSink, readMetrics } from './jsonl-sink.js';
+export { type ProgressOptions, ProgressSink } from './progress-sink.js';
+export {
+  bitsPerToken,
+  type EvaluationRecord,
+  imbalance,
+  type MetricRecord,
+  type MetricSink,
+  quotedLoss,
+  type StartRecord,
+  type TextRecord,
+  type TrainRecord,
+  worstImbalance,
+} from './records.js';
+export { TensorBoardSink } from './tensorboard-sink.js';

@@ -1,0 +1,292 @@
+/** Shape letters: T segment length, B batch columns, b columns of one chunk. */
+import { collectBalanceLoss, readExpertLoad } from '@fmoe/layers';
+import { autocast, keep, optim, type Tensor, tidy, zeros } from '@fmoe/torch';
+import type { Corpus, SplitName } from '../data/corpus.js';
+import { type Batch, OrderedIterator } from '../data/ordered-iterator.js';
+import { SegmentMemory } from '../transformer-xl/index.js';
+import { buildOptimizer } from './build-optimizer.js';
+import { CheckpointFolder, loadCheckpoint, saveCheckpoint } from './checkpoint/index.js';
+import type { ResolvedConfig } from './config/index.js';
+import { type Evaluation, evaluate } from './evaluate.js';
+import type { LanguageModel } from './language-model.js';
+import type { MetricRecord, MetricSink } from './metrics/index.js';
+import { nextTurn } from './next-turn.js';
+import { Schedule } from './schedule.js';
+import { StepRecorder } from './step-recorder.js';
+import { Stopwatch } from './stopwatch.js';
+
+/** What a {@link Trainer} works on. */
+export interface TrainerOptions {
+  config: ResolvedConfig;
+  corpus: Corpus;
+  /** On `device` already. */
+  model: LanguageModel;
+  device: string;
+  /** Folder of the checkpoints; made when the first one is saved. */
+  checkpoints: string;
+  /** Receive what is measured. */
+  sinks?: readonly MetricSink[];
+}
+
+/** How a training ended. */
+export interface TrainingResult {
+  /** Whether all steps were done. */
+  finished: boolean;
+  /** Steps done. */
+  step: number;
+  /** Seconds spent in training steps. */
+  seconds: number;
+  /** Losses of the final model; absent when the run was interrupted. */
+  valid?: Evaluation;
+  test?: Evaluation;
+}
+
+/**
+ * Trains a language model on a corpus: segments in order with a memory carried along, gradient accumulation over chunks of
+ * the batch, clipping, schedule, evaluation, checkpoints. Everything that a step needs is part of a checkpoint, so that an
+ * interrupted run goes on bit for bit.
+ */
+export class Trainer {
+  readonly model: LanguageModel;
+  readonly optimizer: optim.Optimizer;
+  readonly checkpoints: CheckpointFolder;
+  readonly #options: TrainerOptions;
+  readonly #schedule: Schedule;
+  readonly #iterator: OrderedIterator;
+  readonly #memories: SegmentMemory[];
+  readonly #recorder: StepRecorder;
+  readonly #parameters: readonly Tensor[];
+  readonly #noBalance: Tensor;
+  readonly #watch = new Stopwatch();
+  #step = 0;
+  /** Seconds and tokens up to the last record and since then, for the throughput. */
+  #recordedSeconds = 0;
+  #tokens = 0;
+  #learningRate = 0;
+  #bestLoss = Number.POSITIVE_INFINITY;
+
+  /** @throws FmoeError ERR_FILE when a part of the corpus is too short for its batch size */
+  constructor(options: TrainerOptions) {
+    this.#options = options;
+    const { config, corpus, model, device } = options;
+    const { training, logging } = config;
+    this.model = model;
+    this.optimizer = buildOptimizer(training.optimizer, model);
+    this.checkpoints = new CheckpointFolder(options.checkpoints);
+    this.#schedule = new Schedule(this.optimizer, training.schedule, training.steps);
+    this.#iterator = new OrderedIterator(corpus.splits.train, {
+      batchSize: training.batchSize,
+      targetLength: training.tgtLen,
+      extendedLength: model.extLen,
+      device,
+    });
+    const chunks = Math.min(training.batchChunk, training.batchSize);
+    this.#memories = Array.from({ length: chunks }, () => new SegmentMemory());
+    this.#recorder = new StepRecorder(logging.every, device);
+    this.#parameters = model.parameters();
+    this.#noBalance = keep(zeros([], { device }));
+  }
+
+  /** Steps done. */
+  get step(): number {
+    return this.#step;
+  }
+
+  /** Seconds spent in training steps. */
+  get seconds(): number {
+    return this.#watch.seconds;
+  }
+
+  /**
+   * Trains until all steps are done or the signal comes, and saves a checkpoint then.
+   *
+   * @throws FmoeError ERR_RUNTIME naming the step at which the loss or the gradient was not finite
+   */
+  async train(signal?: AbortSignal): Promise<TrainingResult> {
+    const { training, evaluation, checkpoint } = this.#options.config;
+    this.model.train();
+    while (this.#step < training.steps && !signal?.aborted) {
+      this.#watch.start();
+      this.trainStep();
+      const evaluateNow = this.#isDue(evaluation.every);
+      const saveNow = this.#isDue(checkpoint.every);
+      // Recording waits for the device, so it belongs to the time that the steps took.
+      if (this.#recorder.isFull || evaluateNow || saveNow || this.#step === training.steps) this.#record();
+      this.#watch.stop();
+      if (evaluateNow) {
+        const result = await this.#evaluate('valid', evaluation.maxSegments, signal);
+        if (result !== undefined) this.#useValidation(result);
+      }
+      if (saveNow) this.save();
+      await nextTurn();
+    }
+    if (signal?.aborted) return this.#interrupted();
+    const valid = await this.#evaluate('valid', 0, signal);
+    if (valid !== undefined) this.#useValidation(valid);
+    const test = valid && (await this.#evaluate('test', 0, signal));
+    if (valid === undefined || test === undefined) return this.#interrupted();
+    this.save();
+    return { finished: true, step: this.#step, seconds: this.seconds, valid, test };
+  }
+
+  /** One step: forward and backward of every chunk, clipping, the optimizer, the schedule. */
+  trainStep(): void {
+    const { clip, batchSize } = this.#options.config.training;
+    this.#learningRate = this.optimizer.paramGroups[0]!.lr;
+    tidy(() => {
+      const batch = this.#iterator.next();
+      this.#tokens += batch.target.numel();
+      if (batch.first) for (const memory of this.#memories) memory.clear();
+      this.optimizer.zeroGrad();
+      const parts = splitColumns(batch, this.#memories.length).map((part, chunk) => {
+        const share = part.target.shape[1]! / batchSize;
+        return this.#accumulate(part, this.#memories[chunk]!, share);
+      });
+      const norm = optim.clipGradNorm_(this.#parameters, clip > 0 ? clip : Number.MAX_VALUE);
+      this.optimizer.step();
+      const [loss, balance] = parts.reduce(([a, b], [c, d]) => [a.add(c), b.add(d)]);
+      this.#recorder.add(loss, balance, norm);
+    });
+    this.#schedule.afterStep();
+    this.#step += 1;
+  }
+
+  /** Adds the gradients of one chunk; returns its share of the loss and of the balance loss. */
+  #accumulate(part: Batch, memory: SegmentMemory, share: number): [Tensor, Tensor] {
+    const { precision, balanceWeight } = this.#options.config.training;
+    const forward = () => this.model.call(part.data, part.target, memory.tensors);
+    const { loss, mems } =
+      precision === 'bfloat16-autocast'
+        ? autocast({ device: this.#options.device.split(':')[0]!, dtype: 'bfloat16' }, forward)
+        : forward();
+    const mean = loss.float().mean().mul(share);
+    const balance = collectBalanceLoss(this.model)?.mul(share);
+    const total = balance !== undefined && balanceWeight > 0 ? mean.add(balance.mul(balanceWeight)) : mean;
+    total.backward();
+    memory.replace(mems);
+    return [mean, balance ?? this.#noBalance];
+  }
+
+  /** Saves a checkpoint of this step and removes old ones. Returns its folder. */
+  save(): string {
+    this.#record();
+    const { config } = this.#options;
+    const state = {
+      step: this.#step,
+      seconds: this.seconds,
+      data: this.#iterator.state(),
+      schedule: this.#schedule.stateDict(),
+      config,
+    };
+    const folder = this.checkpoints.add(this.#step, (temporary) =>
+      saveCheckpoint(temporary, state, {
+        model: this.model,
+        optimizer: this.optimizer,
+        memories: this.#memories.map((memory) => memory.tensors),
+      }),
+    );
+    this.checkpoints.prune(config.checkpoint.keep);
+    return folder;
+  }
+
+  /**
+   * Goes on from a checkpoint.
+   *
+   * @param folder of the checkpoint
+   * @throws FmoeError ERR_FILE when it is incomplete, cut off or not ours; ERR_STATE_DICT when it is of another model
+   */
+  restore(folder: string): void {
+    const { device } = this.#options;
+    const { model, optimizer } = this;
+    const { state, memories } = loadCheckpoint(folder, { model, optimizer, device });
+    this.#step = state.step;
+    this.#watch.set(state.seconds);
+    this.#recordedSeconds = state.seconds;
+    const best = this.checkpoints.best();
+    if (best !== undefined && best.step <= state.step) this.#bestLoss = best.loss;
+    this.#iterator.restore(state.data);
+    this.#schedule.loadStateDict(state.schedule);
+    for (const [chunk, memory] of this.#memories.entries()) memory.replace(memories[chunk] ?? []);
+  }
+
+  /** Frees everything that the trainer made; the model stays. */
+  dispose(): void {
+    for (const memory of this.#memories) memory.clear();
+    this.#recorder.dispose();
+    this.#noBalance.dispose();
+    this.optimizer.dispose();
+  }
+
+  #interrupted(): TrainingResult {
+    this.save();
+    return { finished: false, step: this.#step, seconds: this.seconds };
+  }
+
+  #isDue(every: number): boolean {
+    return every > 0 && this.#step % every === 0 && this.#step < this.#options.config.training.steps;
+  }
+
+  /** Reports the steps since the last record. */
+  #record(): void {
+    const averages = this.#recorder.read(this.#step);
+    if (averages === undefined) return;
+    const expertLoad = readExpertLoad(this.model, { reset: true });
+    // Read last: on a GPU the reads above wait for the steps to end.
+    const seconds = this.seconds;
+    this.#write({
+      kind: 'train',
+      step: this.#step,
+      seconds,
+      loss: averages.loss,
+      ...(expertLoad.length > 0 && { balanceLoss: averages.balanceLoss }),
+      learningRate: this.#learningRate,
+      gradientNorm: averages.gradientNorm,
+      tokensPerSecond: this.#tokens / Math.max(seconds - this.#recordedSeconds, 1e-9),
+      expertLoad,
+    });
+    this.#recordedSeconds = seconds;
+    this.#tokens = 0;
+  }
+
+  async #evaluate(
+    split: SplitName,
+    maxSegments: number,
+    signal?: AbortSignal,
+  ): Promise<Evaluation | undefined> {
+    const { config, corpus, model, device } = this.#options;
+    const tgtLen = config.evaluation.tgtLen ?? config.training.tgtLen;
+    // Without a memory in training there is none in evaluation either.
+    const memLen = model.memLen === 0 ? 0 : Math.max(0, model.memLen + config.training.tgtLen - tgtLen);
+    const { batchSize } = config.evaluation;
+    const options = { batchSize, tgtLen, memLen, device, maxSegments, signal };
+    const result = await evaluate(model, corpus.splits[split], options);
+    if (result !== undefined) {
+      this.#write({ kind: 'evaluation', step: this.#step, seconds: this.seconds, split, ...result });
+    }
+    return result;
+  }
+
+  #useValidation({ loss }: Evaluation): void {
+    this.#schedule.afterEvaluation(loss);
+    if (loss >= this.#bestLoss) return;
+    this.#bestLoss = loss;
+    this.save();
+    this.checkpoints.markBest(this.#step, loss);
+  }
+
+  #write(record: MetricRecord): void {
+    for (const sink of this.#options.sinks ?? []) sink.write(record);
+  }
+}
+
+/** The columns of a batch in `chunks` parts of nearly equal width. */
+function splitColumns(batch: Batch, chunks: number): Batch[] {
+  if (chunks === 1) return [batch];
+  const columns = batch.target.shape[1]!;
+  return Array.from({ length: chunks }, (_, chunk) => {
+    const from = Math.floor((chunk * columns) / chunks);
+    const width = Math.floor(((chunk + 1) * columns) / chunks) - from;
+    const cut = (rows: Tensor): Tensor => rows.narrow(1, from, width).contiguous();
+    return { ...batch, data: cut(batch.data), target: cut(batch.target) };
+  });
+}
