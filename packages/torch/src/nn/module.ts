@@ -66,7 +66,7 @@ export class Module {
 
   /** The module's direct children, by name; a module that is held twice appears twice. */
   *namedChildren(): Generator<[string, Module]> {
-    for (const [name, value] of this.ownMembers()) if (value instanceof Module) yield [name, value];
+    for (const [name, value] of this.ownMembers()) if (isModule(value)) yield [name, value];
   }
 
   /** The module's direct children. */
@@ -296,6 +296,11 @@ export class Module {
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return this.toString();
   }
+}
+
+/** Outside of the class: a bundler renames a class that names itself in its body, and its name is printed. */
+function isModule(value: unknown): value is Module {
+  return value instanceof Module;
 }
 
 function* walk(module: Module, path: string, seen: Set<Module>): Generator<[string, Module]> {

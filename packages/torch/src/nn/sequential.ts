@@ -25,7 +25,11 @@ export class Sequential extends ModuleSequence {
   // biome-ignore lint/suspicious/noExplicitAny: what goes in and out depends on the modules
   override forward(input: any): any {
     let value = input;
-    for (const [, module] of this.namedChildren()) value = module.call(value);
+    // Not through namedChildren(): pairs and a generator would cost as much as a small operator.
+    for (const name of Object.keys(this)) {
+      const module = (this as unknown as Record<string, unknown>)[name];
+      if (module instanceof Module) value = module.call(value);
+    }
     return value;
   }
 

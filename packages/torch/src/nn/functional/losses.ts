@@ -65,8 +65,6 @@ export function smoothL1Loss(
       argument: 'beta',
     });
   }
-  // The limit of a vanishing beta is the absolute error; the operator would divide by zero.
-  if (beta === 0) return l1Loss(input, target, options);
   return elementwise('smoothL1Loss', input, target, (a, b) => smoothL1Operator(a, b, code, beta));
 }
 
