@@ -1,0 +1,35 @@
+// Under autocast the grouped linear runs in the lower precision, as torch.nn.functional.linear does. Dispatch and
+// combine take what they get: they move rows, and accumulate in float32 in any case.
+#include "ops.h"
+
+#include <ATen/autocast_mode.h>
+#include <torch/library.h>
+
+namespace fmoe {
+
+namespace {
+
+using at::Tensor;
+
+template <c10::DeviceType device>
+Tensor grouped_linear(
+    const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& offsets) {
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(
+      at::autocast::get_autocast_dispatch_key_from_device_type(device));
+  const auto dtype = at::autocast::get_autocast_dtype(device);
+  return ops::grouped_linear(
+      at::autocast::cached_cast(dtype, x, device), at::autocast::cached_cast(dtype, weight, device),
+      at::autocast::cached_cast(dtype, bias, device), offsets);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fmoe, AutocastCPU, library) {
+  library.impl("grouped_linear", TORCH_FN(grouped_linear<c10::DeviceType::CPU>));
+}
+
+TORCH_LIBRARY_IMPL(fmoe, AutocastCUDA, library) {
+  library.impl("grouped_linear", TORCH_FN(grouped_linear<c10::DeviceType::CUDA>));
+}
+
+}  // namespace fmoe

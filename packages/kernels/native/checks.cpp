@@ -1,0 +1,205 @@
+// Sizes are read as SymInt, so that the same checks serve fake tensors of torch.compile and torch.export.
+#include "checks.h"
+
+#include <c10/core/ScalarType.h>
+#include <c10/util/Exception.h>
+
+#include <string>
+
+namespace fmoe {
+
+namespace {
+
+std::string name_of(at::ScalarType dtype) {
+  return c10::getDtypeNames(dtype).first;
+}
+
+struct Argument {
+  const char* name;
+  const Tensor& tensor;
+  const char* shape;  // the expected shape, for messages: "[T, D]"
+};
+
+void check_rank(const char* op, const Argument& argument, int64_t rank) {
+  TORCH_CHECK_VALUE(
+      argument.tensor.dim() == rank, op, ": ", argument.name, " must have shape ", argument.shape, ", got shape ",
+      argument.tensor.sym_sizes());
+}
+
+void check_floating(const char* op, const Argument& argument) {
+  const auto dtype = argument.tensor.scalar_type();
+  TORCH_CHECK_TYPE(
+      dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op, ": ",
+      argument.name, " must have dtype float32, float64, float16 or bfloat16, got ", name_of(dtype));
+}
+
+void check_index(const char* op, const Argument& argument) {
+  const auto dtype = argument.tensor.scalar_type();
+  TORCH_CHECK_TYPE(
+      dtype == at::kLong || dtype == at::kInt, op, ": ", argument.name, " must have dtype int64 or int32, got ",
+      name_of(dtype));
+}
+
+void check_same_dtype(const char* op, const Argument& left, const Argument& right) {
+  TORCH_CHECK_TYPE(
+      left.tensor.scalar_type() == right.tensor.scalar_type(), op, ": ", left.name, " and ", right.name,
+      " must have the same dtype, got ", name_of(left.tensor.scalar_type()), " and ",
+      name_of(right.tensor.scalar_type()));
+}
+
+void check_same_device(const char* op, const Argument& left, const Argument& right) {
+  TORCH_CHECK_VALUE(
+      left.tensor.device() == right.tensor.device(), op, ": expected ", left.name, " and ", right.name,
+      " on the same device, got ", left.tensor.device(), " and ", right.tensor.device());
+}
+
+// Dimension `i` of one tensor is dimension `j` of the other; `letter` is its name in the expected shapes.
+void check_same_size(
+    const char* op, const char* letter, const Argument& left, int64_t i, const Argument& right, int64_t j) {
+  TORCH_CHECK_VALUE(
+      left.tensor.sym_size(i) == right.tensor.sym_size(j), op, ": ", left.name, " ", left.shape, " and ",
+      right.name, " ", right.shape, " must agree in ", letter, ", got shapes ", left.tensor.sym_sizes(), " and ",
+      right.tensor.sym_sizes());
+}
+
+void check_rows(const char* op, const Argument& argument) {
+  check_rank(op, argument, 2);
+  check_floating(op, argument);
+}
+
+void check_slot_row(const char* op, const Argument& slot_row) {
+  check_rank(op, slot_row, 2);
+  check_index(op, slot_row);
+  TORCH_CHECK_VALUE(
+      slot_row.tensor.sym_size(1) > 0, op, ": ", slot_row.name,
+      " must hold at least one choice a token (K > 0), got shape ", slot_row.tensor.sym_sizes());
+}
+
+void check_row_slot(const char* op, const Argument& row_slot) {
+  check_rank(op, row_slot, 1);
+  check_index(op, row_slot);
+}
+
+void check_offsets(const char* op, const Argument& offsets) {
+  check_rank(op, offsets, 1);
+  check_index(op, offsets);
+  TORCH_CHECK_VALUE(
+      offsets.tensor.sym_size(0) > 1, op, ": offsets must have shape [E + 1] with E > 0, got shape ",
+      offsets.tensor.sym_sizes());
+}
+
+void check_weight(const char* op, const Argument& weight, const Argument& offsets) {
+  check_rank(op, weight, 3);
+  check_floating(op, weight);
+  TORCH_CHECK_VALUE(
+      offsets.tensor.sym_size(0) == weight.tensor.sym_size(0) + 1, op,
+      ": offsets must hold one number more than weight ", weight.shape, " has experts, got offsets of shape ",
+      offsets.tensor.sym_sizes(), " and weight of shape ", weight.tensor.sym_sizes());
+}
+
+}  // namespace
+
+void check_route_plan(const Tensor& top_idx, int64_t num_experts) {
+  const char* op = "fmoe::route_plan";
+  TORCH_CHECK_VALUE(num_experts > 0, op, ": num_experts must be positive, got ", num_experts);
+  check_slot_row(op, {"top_idx", top_idx, "[T, K]"});
+}
+
+void check_dispatch(const Tensor& x_, const Tensor& row_slot_, const Tensor& slot_row_) {
+  const char* op = "fmoe::dispatch";
+  const Argument x{"x", x_, "[T, D]"}, row_slot{"row_slot", row_slot_, "[R]"},
+      slot_row{"slot_row", slot_row_, "[T, K]"};
+  check_rows(op, x);
+  check_row_slot(op, row_slot);
+  check_slot_row(op, slot_row);
+  check_same_device(op, x, row_slot);
+  check_same_device(op, x, slot_row);
+  check_same_size(op, "T", x, 0, slot_row, 0);
+}
+
+void check_dispatch_backward(const Tensor& grad_, const Tensor& row_slot_, const Tensor& slot_row_) {
+  const char* op = "fmoe::dispatch_backward";
+  const Argument grad{"grad", grad_, "[R, D]"}, row_slot{"row_slot", row_slot_, "[R]"},
+      slot_row{"slot_row", slot_row_, "[T, K]"};
+  check_rows(op, grad);
+  check_row_slot(op, row_slot);
+  check_slot_row(op, slot_row);
+  check_same_device(op, grad, row_slot);
+  check_same_device(op, grad, slot_row);
+  check_same_size(op, "R", grad, 0, row_slot, 0);
+}
+
+void check_grouped_linear(
+    const Tensor& x_, const Tensor& weight_, const std::optional<Tensor>& bias_, const Tensor& offsets_) {
+  const char* op = "fmoe::grouped_linear";
+  const Argument x{"x", x_, "[R, in]"}, weight{"weight", weight_, "[E, out, in]"},
+      offsets{"offsets", offsets_, "[E + 1]"};
+  check_rows(op, x);
+  check_offsets(op, offsets);
+  check_weight(op, weight, offsets);
+  check_same_dtype(op, x, weight);
+  check_same_device(op, x, weight);
+  check_same_device(op, x, offsets);
+  check_same_size(op, "in", x, 1, weight, 2);
+  if (bias_.has_value()) {
+    const Argument bias{"bias", *bias_, "[E, out]"};
+    check_rank(op, bias, 2);
+    check_same_dtype(op, weight, bias);
+    check_same_device(op, x, bias);
+    check_same_size(op, "E", weight, 0, bias, 0);
+    check_same_size(op, "out", weight, 1, bias, 1);
+  }
+}
+
+void check_grouped_linear_input_grad(const Tensor& grad_, const Tensor& weight_, const Tensor& offsets_) {
+  const char* op = "fmoe::grouped_linear_input_grad";
+  const Argument grad{"grad", grad_, "[R, out]"}, weight{"weight", weight_, "[E, out, in]"},
+      offsets{"offsets", offsets_, "[E + 1]"};
+  check_rows(op, grad);
+  check_offsets(op, offsets);
+  check_weight(op, weight, offsets);
+  check_same_dtype(op, grad, weight);
+  check_same_device(op, grad, weight);
+  check_same_device(op, grad, offsets);
+  check_same_size(op, "out", grad, 1, weight, 1);
+}
+
+void check_grouped_linear_weight_grad(const Tensor& grad_, const Tensor& x_, const Tensor& offsets_) {
+  const char* op = "fmoe::grouped_linear_weight_grad";
+  const Argument grad{"grad", grad_, "[R, out]"}, x{"x", x_, "[R, in]"}, offsets{"offsets", offsets_, "[E + 1]"};
+  check_rows(op, grad);
+  check_rows(op, x);
+  check_offsets(op, offsets);
+  check_same_dtype(op, grad, x);
+  check_same_device(op, grad, x);
+  check_same_device(op, grad, offsets);
+  check_same_size(op, "R", grad, 0, x, 0);
+}
+
+void check_combine(const Tensor& rows_, const Tensor& score_, const Tensor& slot_row_) {
+  const char* op = "fmoe::combine";
+  const Argument rows{"rows", rows_, "[R, D]"}, score{"score", score_, "[T, K]"},
+      slot_row{"slot_row", slot_row_, "[T, K]"};
+  check_rows(op, rows);
+  check_rows(op, score);
+  check_slot_row(op, slot_row);
+  check_same_device(op, rows, score);
+  check_same_device(op, rows, slot_row);
+  check_same_size(op, "T", score, 0, slot_row, 0);
+  check_same_size(op, "K", score, 1, slot_row, 1);
+}
+
+void check_combine_backward(
+    const Tensor& grad_, const Tensor& rows_, const Tensor& score_, const Tensor& slot_row_) {
+  const char* op = "fmoe::combine_backward";
+  check_combine(rows_, score_, slot_row_);
+  const Argument grad{"grad", grad_, "[T, D]"}, rows{"rows", rows_, "[R, D]"},
+      slot_row{"slot_row", slot_row_, "[T, K]"};
+  check_rows(op, grad);
+  check_same_dtype(op, grad, rows);
+  check_same_device(op, grad, rows);
+  check_same_size(op, "T", grad, 0, slot_row, 0);
+  check_same_size(op, "D", grad, 1, rows, 1);
+}
+
+}  // namespace fmoe

@@ -1,0 +1,210 @@
+// One linear layer for each expert over rows grouped by expert.
+//
+// Work is cut into equal shares, one a thread, and each share calls single-threaded GEMMs: by rows for the output
+// and the input's gradient, by (expert, output column) for the weight's gradient. Against one multi-threaded GEMM an
+// expert this wakes the threads once instead of E times and keeps them evenly loaded for any split of the rows.
+#include "checks.h"
+#include "cpu/row-kernels.h"
+#include "cpu/slots.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+namespace fmoe::cpu {
+
+namespace {
+
+// A share below about 2^17 multiply-adds (a few microseconds) is not worth a thread.
+constexpr int64_t kMinimumShare = 1 << 17;
+// Share borders of the weight's gradient fall on multiples of this many output columns.
+constexpr int64_t kColumnTile = 16;
+// Half-precision operands are widened to float32 this many rows at a time.
+constexpr int64_t kWideRows = 512;
+
+// Half-precision operands are widened, so that every sum is in float32 and rounds once. It is also the faster way for
+// ragged groups: without bfloat16 instructions libtorch's half GEMM is several times slower than its float32 one, and
+// with them oneDNN generates code for each new row count, which costs a millisecond or more.
+bool needs_widening(at::ScalarType dtype) {
+  return dtype == at::kHalf || dtype == at::kBFloat16;
+}
+
+struct Groups {
+  const char* op;
+  Tensor offsets;  // [E + 1] int64
+  int64_t experts;
+
+  Groups(const char* op, const Tensor& given, int64_t row_count)
+      : op(op), offsets(as_indices(given)), experts(given.size(0) - 1) {
+    check_offset_values(op, begin(), experts, row_count);
+  }
+  const int64_t* begin() const { return offsets.const_data_ptr<int64_t>(); }
+  int64_t rows() const { return begin()[experts]; }
+};
+
+// Calls body(expert, first_row, row_count) for the experts' parts of each share of the rows.
+template <typename Body>
+void for_row_shares(const Groups& groups, int64_t cost_of_row, const Body& body) {
+  const int64_t grain = std::max<int64_t>(1, kMinimumShare / std::max<int64_t>(1, cost_of_row));
+  const int64_t* offset = groups.begin();
+  at::parallel_for(0, groups.rows(), grain, [&](int64_t first, int64_t last) {
+    // Worker threads do not inherit the caller's dispatch state.
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    for (int64_t expert = 0; expert < groups.experts; ++expert) {
+      const int64_t begin = std::max(first, offset[expert]), end = std::min(last, offset[expert + 1]);
+      if (begin < end) {
+        body(expert, begin, end - begin);
+      }
+    }
+  });
+}
+
+// out = a · b (+ bias), where a [n, k] and b [k, m] have a half-precision dtype.
+void widened_product(
+    Tensor out, const Tensor& a, const Tensor& b, const std::optional<Tensor>& bias) {
+  const Tensor wide_b = b.to(at::kFloat);
+  const Tensor wide_bias = bias ? bias->to(at::kFloat) : Tensor();
+  for (int64_t begin = 0; begin < a.size(0); begin += kWideRows) {
+    const int64_t count = std::min(kWideRows, a.size(0) - begin);
+    const Tensor wide_a = a.narrow(0, begin, count).to(at::kFloat);
+    out.narrow(0, begin, count).copy_(bias ? at::addmm(wide_bias, wide_a, wide_b) : at::mm(wide_a, wide_b));
+  }
+}
+
+// result rows of expert e = rows of expert e · matrix[e] (+ bias[e]); rows of no expert become 0.
+Tensor grouped_product(
+    const Groups& groups, const Tensor& rows, const Tensor& matrix, const std::optional<Tensor>& bias) {
+  const int64_t in = matrix.size(1), out = matrix.size(2);
+  Tensor result = at::empty({rows.size(0), out}, rows.options());
+  if (groups.rows() < rows.size(0)) {
+    result.narrow(0, groups.rows(), rows.size(0) - groups.rows()).zero_();
+  }
+  const bool widen = needs_widening(rows.scalar_type());
+  for_row_shares(groups, in * out, [&](int64_t expert, int64_t begin, int64_t count) {
+    const Tensor source = rows.narrow(0, begin, count), factor = matrix.select(0, expert);
+    const auto addend = bias ? std::make_optional(bias->select(0, expert)) : std::nullopt;
+    Tensor target = result.narrow(0, begin, count);
+    if (widen) {
+      widened_product(target, source, factor, addend);
+    } else if (addend) {
+      at::addmm_out(target, *addend, source, factor);
+    } else {
+      at::mm_out(target, source, factor);
+    }
+  });
+  return result;
+}
+
+Tensor grouped_linear(
+    const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& offsets) {
+  check_grouped_linear(x, weight, bias, offsets);
+  const Groups groups("fmoe::grouped_linear", offsets, x.size(0));
+  return grouped_product(groups, x.contiguous(), weight.transpose(1, 2), bias);
+}
+
+Tensor grouped_linear_input_grad(const Tensor& grad, const Tensor& weight, const Tensor& offsets) {
+  check_grouped_linear_input_grad(grad, weight, offsets);
+  const Groups groups("fmoe::grouped_linear_input_grad", offsets, grad.size(0));
+  return grouped_product(groups, grad.contiguous(), weight, std::nullopt);
+}
+
+// out [columns, in] = gradᵀ · x, the operands in half precision.
+void widened_outer(Tensor out, const Tensor& grad, const Tensor& x) {
+  Tensor total;
+  for (int64_t begin = 0; begin < x.size(0); begin += kWideRows) {
+    const int64_t count = std::min(kWideRows, x.size(0) - begin);
+    const Tensor wide_grad = grad.narrow(0, begin, count).to(at::kFloat);
+    const Tensor wide_x = x.narrow(0, begin, count).to(at::kFloat);
+    if (total.defined()) {
+      total.addmm_(wide_grad.t(), wide_x);
+    } else {
+      total = at::mm(wide_grad.t(), wide_x);
+    }
+  }
+  out.copy_(total);
+}
+
+// Calls body(expert, first_column, column_count) for each share of the pairs (expert, output column), where a pair
+// costs as much as the expert has rows.
+template <typename Body>
+void for_column_shares(const Groups& groups, int64_t columns, int64_t in, const Body& body) {
+  const int64_t* offset = groups.begin();
+  const int64_t grain = std::max<int64_t>(1, kMinimumShare / std::max<int64_t>(1, in));
+  at::parallel_for(0, groups.rows() * columns, grain, [&](int64_t first, int64_t last) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    for (int64_t expert = 0; expert < groups.experts; ++expert) {
+      const int64_t rows = offset[expert + 1] - offset[expert];
+      if (rows == 0) {
+        continue;
+      }
+      // Both neighbours of a border compute it by this rule, so the shares cover every column once.
+      const auto border = [&](int64_t position) {
+        const int64_t inside = position - offset[expert] * columns;
+        if (inside <= 0) {
+          return int64_t{0};
+        }
+        return inside >= rows * columns ? columns : inside / rows / kColumnTile * kColumnTile;
+      };
+      const int64_t begin = border(first), end = border(last);
+      if (begin < end) {
+        body(expert, begin, end - begin);
+      }
+    }
+  });
+}
+
+std::tuple<Tensor, Tensor> grouped_linear_weight_grad(
+    const Tensor& grad, const Tensor& x, const Tensor& offsets, bool with_bias) {
+  check_grouped_linear_weight_grad(grad, x, offsets);
+  const Groups groups("fmoe::grouped_linear_weight_grad", offsets, x.size(0));
+  const Tensor incoming = grad.contiguous(), source = x.contiguous();
+  const int64_t out = grad.size(1), in = x.size(1);
+  Tensor weight_grad = at::empty({groups.experts, out, in}, source.options());
+  Tensor bias_grad = with_bias ? at::empty({groups.experts, out}, source.options())
+                               : at::empty({0}, source.options());
+  const int64_t* offset = groups.begin();
+  for (int64_t expert = 0; expert < groups.experts; ++expert) {
+    if (offset[expert] == offset[expert + 1]) {
+      weight_grad.select(0, expert).zero_();
+      if (with_bias) {
+        bias_grad.select(0, expert).zero_();
+      }
+    }
+  }
+
+  const bool widen = needs_widening(source.scalar_type());
+  for_column_shares(groups, out, in, [&](int64_t expert, int64_t begin, int64_t count) {
+    const int64_t first_row = offset[expert], rows = offset[expert + 1] - first_row;
+    const Tensor grad_part = incoming.narrow(0, first_row, rows).narrow(1, begin, count);
+    const Tensor x_part = source.narrow(0, first_row, rows);
+    Tensor target = weight_grad.select(0, expert).narrow(0, begin, count);
+    if (widen) {
+      widened_outer(target, grad_part, x_part);
+    } else {
+      at::mm_out(target, grad_part.t(), x_part);
+    }
+    if (with_bias) {
+      const ColumnSum task{source.scalar_type(), bias_grad.select(0, expert).mutable_data_ptr(),
+                           incoming.narrow(0, first_row, rows).const_data_ptr(), rows, out};
+      row_kernels().column_sum(task, begin, begin + count);
+    }
+  });
+  return {weight_grad, bias_grad};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fmoe, CPU, library) {
+  library.impl("grouped_linear", TORCH_FN(grouped_linear));
+  library.impl("grouped_linear_input_grad", TORCH_FN(grouped_linear_input_grad));
+  library.impl("grouped_linear_weight_grad", TORCH_FN(grouped_linear_weight_grad));
+}
+
+}  // namespace fmoe::cpu
