@@ -1,3 +1,4 @@
+import { raiseDeviceErrors } from './device-errors.js';
 import { type DType, dtypeTraits, type TypedArray } from './dtype.js';
 import { FmoeError } from './errors.js';
 import { native } from './native/index.js';
@@ -12,6 +13,7 @@ type Value = number | bigint | boolean;
 
 /** @internal See `Tensor.data`. */
 export function readData(tensor: TensorBase): TypedArray {
+  raiseDeviceErrors();
   const { array } = dtypeTraits(tensor.dtype);
   return new array(guarded('data', () => native().toBuffer(tensor.handle), [tensor]));
 }
@@ -28,6 +30,7 @@ export function readItem(tensor: TensorBase): number {
       },
     );
   }
+  raiseDeviceErrors();
   const value = op('aten::item')(tensor) as Value;
   if (typeof value === 'bigint') {
     throw new FmoeError(
