@@ -10,6 +10,7 @@ import {
   sameShape,
   shapeOf,
 } from '../diagnose.js';
+import { guardIndices } from '../guard-indices.js';
 import { lazyOperator } from '../lazy-operator.js';
 import { type ReductionOption, reductionCode } from './losses.js';
 
@@ -36,7 +37,7 @@ export interface CrossEntropyOptions extends NllLossOptions {
  *
  * @param input logits `[C]`, `[T, C]` or `[T, C, d1, ...]`
  * @param target class indices, int64, of the input's shape without C; or class probabilities of the input's shape
- * @throws FmoeError `ERR_INDEX` for a class outside of `[0, C)` (known at once on the CPU), `ERR_SHAPE`, `ERR_DTYPE`,
+ * @throws FmoeError `ERR_INDEX` for a class outside of `[0, C)` (on a GPU: at the next read), `ERR_SHAPE`, `ERR_DTYPE`,
  * `ERR_ARGUMENT` for `labelSmoothing` outside of [0, 1].
  */
 export function crossEntropy(input: Tensor, target: Tensor, options: CrossEntropyOptions = {}): Tensor {
@@ -50,7 +51,8 @@ export function crossEntropy(input: Tensor, target: Tensor, options: CrossEntrop
     );
   }
   try {
-    return crossEntropyOperator(input, target, weight, code, ignoreIndex, labelSmoothing);
+    const classes = guardClasses('crossEntropy', input, target, ignoreIndex);
+    return crossEntropyOperator(input, classes, weight, code, ignoreIndex, labelSmoothing);
   } catch (error) {
     throw diagnose(error, () => checkClassLoss('crossEntropy', input, target, weight, true));
   }
@@ -61,16 +63,22 @@ export function crossEntropy(input: Tensor, target: Tensor, options: CrossEntrop
  *
  * @param input log probabilities `[C]`, `[T, C]` or `[T, C, d1, ...]`
  * @param target class indices, int64, of the input's shape without C
- * @throws FmoeError `ERR_INDEX` for a class outside of `[0, C)` (known at once on the CPU), `ERR_SHAPE`, `ERR_DTYPE`.
+ * @throws FmoeError `ERR_INDEX` for a class outside of `[0, C)` (on a GPU: at the next read), `ERR_SHAPE`, `ERR_DTYPE`.
  */
 export function nllLoss(input: Tensor, target: Tensor, options: NllLossOptions = {}): Tensor {
   const { weight = null, ignoreIndex = -100, reduction } = options;
   const code = reductionCode('nllLoss', reduction);
   try {
-    return nllOperator(input, target, weight, code, ignoreIndex);
+    const classes = guardClasses('nllLoss', input, target, ignoreIndex);
+    return nllOperator(input, classes, weight, code, ignoreIndex);
   } catch (error) {
     throw diagnose(error, () => checkClassLoss('nllLoss', input, target, weight, false));
   }
+}
+
+function guardClasses(operation: string, input: Tensor, target: Tensor, ignoreIndex: number): Tensor {
+  const classes = input.shape[input.ndim === 1 ? 0 : 1] ?? 0;
+  return guardIndices(operation, target, classes, ignoreIndex);
 }
 
 function checkClassLoss(

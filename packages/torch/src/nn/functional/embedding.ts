@@ -10,6 +10,7 @@ import {
   requireTensors,
   shapeOf,
 } from '../diagnose.js';
+import { guardIndices } from '../guard-indices.js';
 import { lazyOperator } from '../lazy-operator.js';
 
 const embeddingOperator = lazyOperator<[Tensor, Tensor, number, boolean, boolean]>('aten::embedding');
@@ -32,17 +33,20 @@ export interface EmbeddingFunctionOptions {
  * @param input indices, int64 or int32, any shape `[...]`
  * @param weight the table `[V, D]`
  * @returns `[..., D]`
- * @throws FmoeError `ERR_INDEX` when an index lies outside `[0, V)` (known at once on the CPU), `ERR_DTYPE` when the
- * indices are not integers, `ERR_SHAPE` when the table is not two-dimensional, `ERR_ARGUMENT` for a `paddingIdx`
+ * @throws FmoeError `ERR_INDEX` when an index lies outside `[0, V)` (on a GPU: at the next read),
+ * `ERR_DTYPE` when the indices are not integers, `ERR_SHAPE` when the table is not two-dimensional, `ERR_ARGUMENT` for a `paddingIdx`
  * outside of the table.
  */
 export function embedding(input: Tensor, weight: Tensor, options: EmbeddingFunctionOptions = {}): Tensor {
   const { paddingIdx = null, maxNorm = null, normType = 2, scaleGradByFreq = false } = options;
   try {
-    const padding =
-      paddingIdx === null ? -1 : resolvePaddingIndex('embedding', paddingIdx, weight.shape[0] ?? 0);
-    if (maxNorm !== null) renormalise(input, weight, maxNorm, normType);
-    return embeddingOperator(weight, input, padding, scaleGradByFreq, false);
+    const rows = weight.shape[0] ?? 0;
+    const padding = paddingIdx === null ? -1 : resolvePaddingIndex('embedding', paddingIdx, rows);
+    const indices = guardIndices('embedding', input, rows);
+    if (maxNorm !== null) renormalise(indices, weight, maxNorm, normType);
+    const output = embeddingOperator(weight, indices, padding, scaleGradByFreq, false);
+    if (indices !== input) indices.dispose();
+    return output;
   } catch (error) {
     throw diagnose(error, () => checkEmbedding(input, weight));
   }
