@@ -13,6 +13,16 @@ export interface GradientList {
 
 /** The parameters as an array; ERR_ARGUMENT for what is neither a tensor nor an iterable of tensors. */
 export function toTensors(operation: string, parameters: Tensor | Iterable<Tensor>): Tensor[] {
+  if (!(parameters instanceof Tensor) && typeof parameters?.[Symbol.iterator] !== 'function') {
+    throw new FmoeError(
+      'ERR_ARGUMENT',
+      `${operation}: parameters must be a tensor or an iterable of tensors.`,
+      {
+        op: operation,
+        argument: 'parameters',
+      },
+    );
+  }
   const list = parameters instanceof Tensor ? [parameters] : [...parameters];
   list.forEach((item: unknown, i) => {
     if (item instanceof Tensor) return;
