@@ -8,11 +8,13 @@ type ScheduleConfig = ResolvedConfig['training']['schedule'];
  * `warmupSteps`, then the chosen schedule, counted from the first step of the run.
  */
 export class Schedule {
+  readonly #optimizer: optim.Optimizer;
   readonly #eachStep: optim.LRScheduler | undefined;
   readonly #plateau: optim.ReduceLROnPlateau | undefined;
 
   /** @param steps steps of the whole run */
   constructor(optimizer: optim.Optimizer, config: ScheduleConfig, steps: number) {
+    this.#optimizer = optimizer;
     if (config.kind === 'dev_perf') {
       const { warmupSteps, decayRate, patience, lrMin } = config;
       this.#plateau = new optim.ReduceLROnPlateau(optimizer, { factor: decayRate, patience, minLr: lrMin });
@@ -40,6 +42,7 @@ export class Schedule {
 
   stateDict(): optim.SchedulerStateDict {
     return {
+      lrs: this.#optimizer.paramGroups.map(({ lr }) => lr),
       each_step: this.#eachStep?.stateDict() ?? null,
       plateau: this.#plateau?.stateDict() ?? null,
     };
@@ -49,6 +52,9 @@ export class Schedule {
   loadStateDict(state: optim.SchedulerStateDict): void {
     this.#plateau?.loadStateDict((state['plateau'] ?? {}) as optim.SchedulerStateDict);
     this.#eachStep?.loadStateDict((state['each_step'] ?? {}) as optim.SchedulerStateDict);
+    // Each part sets the rates that it set last; where there are two, only one of them was the last to do so.
+    const lrs = (state['lrs'] ?? []) as number[];
+    for (const [index, group] of this.#optimizer.paramGroups.entries()) group.lr = lrs[index] ?? group.lr;
   }
 }
 

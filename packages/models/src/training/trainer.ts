@@ -111,7 +111,7 @@ export class Trainer {
       const evaluateNow = this.#isDue(evaluation.every);
       const saveNow = this.#isDue(checkpoint.every);
       // Recording waits for the device, so it belongs to the time that the steps took.
-      if (this.#recorder.isFull || evaluateNow || saveNow || this.#step === training.steps) this.#record();
+      if (evaluateNow || saveNow || this.#step === training.steps) this.#record();
       this.#watch.stop();
       if (evaluateNow) {
         const result = await this.#evaluate('valid', evaluation.maxSegments, signal);
@@ -129,7 +129,7 @@ export class Trainer {
     return { finished: true, step: this.#step, seconds: this.seconds, valid, test };
   }
 
-  /** One step: forward and backward of every chunk, clipping, the optimizer, the schedule. */
+  /** One step: forward and backward of every chunk, clipping, the optimizer, the schedule; a record when one is due. */
   trainStep(): void {
     const { clip, batchSize } = this.#options.config.training;
     this.#learningRate = this.optimizer.paramGroups[0]!.lr;
@@ -149,6 +149,7 @@ export class Trainer {
     });
     this.#schedule.afterStep();
     this.#step += 1;
+    if (this.#recorder.isFull) this.#record();
   }
 
   /** Adds the gradients of one chunk; returns its share of the loss and of the balance loss. */

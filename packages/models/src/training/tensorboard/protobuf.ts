@@ -2,22 +2,24 @@
 export class MessageWriter {
   readonly #parts: Uint8Array[] = [];
 
-  /** A field of kind double. */
+  /** A field of kind double; 0 is its default and takes no bytes. */
   double(field: number, value: number): this {
+    if (value === 0) return this;
     const bytes = new Uint8Array(8);
     new DataView(bytes.buffer).setFloat64(0, value, true);
     return this.#key(field, 1).#push(bytes);
   }
 
-  /** A field of kind float. */
+  /** A field of kind float that is part of a choice, so that 0 is written too. */
   float(field: number, value: number): this {
     const bytes = new Uint8Array(4);
     new DataView(bytes.buffer).setFloat32(0, value, true);
     return this.#key(field, 5).#push(bytes);
   }
 
-  /** A field of kind int32, int64 or enum; not negative. */
+  /** A field of kind int32, int64 or enum; not negative. 0 is its default and takes no bytes. */
   integer(field: number, value: number): this {
+    if (value === 0) return this;
     return this.#key(field, 0).#push(varint(value));
   }
 
