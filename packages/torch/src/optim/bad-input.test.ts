@@ -204,13 +204,25 @@ describe('optimizers refuse', () => {
         });
       step();
       model.to('float64');
-      let caught: unknown;
-      try {
-        step();
-      } catch (error) {
-        caught = error;
-      }
-      expect(torch.FmoeError.isInstance(caught), String(caught)).toBe(true);
+      expect(step).toThrow(
+        expect.objectContaining({
+          code: 'ERR_DTYPE',
+          message: expect.stringMatching(/stateDict\(\) into a new optimizer/),
+        }),
+      );
+      // What the message proposes.
+      const renewed = new optim.Adam(model.parameters());
+      renewed.loadStateDict(moved.stateDict());
+      model.zeroGrad();
+      torch.tidy(() =>
+        model
+          .call(torch.ones([1, 2], { dtype: 'float64' }))
+          .sum()
+          .backward(),
+      );
+      renewed.step();
+      expect(renewed.state.get(model.weight)!['exp_avg']!.dtype).toBe('float64');
+      renewed.dispose();
       moved.dispose();
       model.dispose();
     });

@@ -287,7 +287,9 @@ describeEachDevice('master weights', (device) => {
       expectIdentical(second.state.get(b)!['master_param']!, first.state.get(a)!['master_param']!);
       torch.noGrad(() => b.fill_(5));
       second.refreshMasterWeights();
-      expectAllClose(second.state.get(b)!['master_param']!, [5, 5]);
+      const master = second.state.get(b)!['master_param']!;
+      expectAllClose(master, [5, 5]);
+      expect(master.requiresGrad).toBe(false);
       first.dispose();
       second.dispose();
     });

@@ -1,8 +1,10 @@
 import { enableGrad, noGrad } from '../autograd/index.js';
+import { FmoeError } from '../errors.js';
 import { native } from '../native/index.js';
 import { tidy } from '../scope.js';
 import type { Tensor } from '../tensor.js';
 import { guarded, handlesOf } from '../tensor-base.js';
+import { gradientLists } from './gradients.js';
 import { zeroAll } from './handle-operator.js';
 import { refreshMasters } from './master-weights.js';
 import type { OptimizerStateDict } from './optimizer-state-dict.js';
@@ -147,17 +149,14 @@ export abstract class Optimizer<Options extends OptimizerOptions = OptimizerOpti
    * @param options.setToNone drop the tensors (default), or fill them with zeros
    */
   zeroGrad({ setToNone = true }: { setToNone?: boolean } = {}): void {
-    const params = handlesOf(this.paramGroups.flatMap((group) => group.params));
+    const params = this.paramGroups.flatMap((group) => group.params);
     if (setToNone) {
-      guarded('zeroGrad', () => native().clearGradients(params));
+      guarded('zeroGrad', () => native().clearGradients(handlesOf(params)));
       return;
     }
     noGrad(() => {
       tidy(() => {
-        for (const batch of this.#allBatches().flat()) {
-          const grads = batch.gradients().filter((handle) => handle !== 0);
-          if (grads.length > 0) zeroAll(grads);
-        }
+        for (const { grads } of gradientLists(params)) zeroAll(grads);
       });
     });
   }
@@ -183,7 +182,7 @@ export abstract class Optimizer<Options extends OptimizerOptions = OptimizerOpti
 
   /** Reads the float32 masters from the parameters again, after these were changed from outside, e.g. loaded. */
   refreshMasterWeights(): void {
-    refreshMasters(this.state);
+    noGrad(() => refreshMasters(this.state));
   }
 
   /** Frees the state tensors. */
@@ -213,10 +212,29 @@ export abstract class Optimizer<Options extends OptimizerOptions = OptimizerOpti
             keys: this.stateKeys(options),
             create: (key: string, prototype: TensorSpec) => this.createState(key, prototype, options),
           };
-          for (const batch of batches[i]!)
-            batch.step(source, (lists) => this.update(lists, options, scaling));
+          const update = (lists: UpdateLists): void => this.#update(lists, options, scaling);
+          for (const batch of batches[i]!) batch.step(source, update);
         });
       });
     });
+  }
+
+  #update(lists: UpdateLists, options: Readonly<Options>, scaling: GradientScaling | null): void {
+    try {
+      this.update(lists, options, scaling);
+    } catch (error) {
+      if (!FmoeError.isInstance(error) || (error.code !== 'ERR_DTYPE' && error.code !== 'ERR_DEVICE'))
+        throw error;
+      const remedy =
+        "If the model changed its dtype or device after the first step, load this optimizer's stateDict() into a new optimizer.";
+      throw new FmoeError(
+        error.code,
+        `${this.name}: parameters, gradients and state do not fit: ${error.message}. ${remedy}`,
+        {
+          op: this.name,
+          cause: error,
+        },
+      );
+    }
   }
 }

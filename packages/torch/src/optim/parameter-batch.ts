@@ -46,7 +46,7 @@ export class ParameterBatch {
    * autograd is off and a scope is open for what is made on the way.
    */
   step(source: StateSource, update: Update): void {
-    const grads = this.gradients();
+    const grads = guarded('step', () => native().gradients(this.#handles));
     const present: number[] = [];
     for (let i = 0; i < grads.length; i++) if (grads[i] !== 0) present.push(i);
     if (present.length === 0) return;
@@ -64,11 +64,6 @@ export class ParameterBatch {
     if (seasoned.length > 0) this.#run(this.#prepare(source, seasoned), grads, false, update);
     if (fresh.length > 0) this.#run(this.#prepare(source, fresh), grads, true, update);
     this.#prepared = this.#prepare(source, present);
-  }
-
-  /** Handles of the gradients, 0 where there is none. */
-  gradients(): HandleList {
-    return guarded('step', () => native().gradients(this.#handles));
   }
 
   #prepare(source: StateSource, present: readonly number[]): PreparedLists {
