@@ -5,7 +5,19 @@
 //
 // It holds the Node binary, the repository's tracked files, the builds, and the npm packages that tests and training need.
 import { execFileSync } from 'node:child_process';
-import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { createLog } from '../packages/torch/setup/index.mjs';
@@ -42,12 +54,16 @@ function npmDependencies() {
 
 /** @param {string} target */
 function copyRepository(target) {
-  const tracked = execFileSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8' }).split('\0').filter(Boolean);
+  const tracked = execFileSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8' })
+    .split('\0')
+    .filter(Boolean);
   const builds = subfolders(join(root, 'packages')).flatMap((name) => {
     const folder = join('packages', name);
     const native = join(folder, 'native/build');
     const binaries = existsSync(join(root, native))
-      ? readdirSync(join(root, native)).filter((file) => /\.(node|so|json)$/.test(file)).map((file) => join(native, file))
+      ? readdirSync(join(root, native))
+          .filter((file) => /\.(node|so|json)$/.test(file))
+          .map((file) => join(native, file))
       : [];
     return existsSync(join(root, folder, 'dist')) ? [join(folder, 'dist'), ...binaries] : binaries;
   });
@@ -62,12 +78,22 @@ function copyRepository(target) {
 function installPackages(target) {
   const install = join(target, '..', 'install');
   mkdirSync(install);
-  writeFileSync(join(install, 'package.json'), JSON.stringify({ private: true, dependencies: npmDependencies() }));
-  execFileSync('npm', ['install', '--no-audit', '--no-fund', '--ignore-scripts', '--no-package-lock', '--legacy-peer-deps'], {
-    cwd: install,
-    stdio: ['ignore', 'ignore', 'inherit'],
+  writeFileSync(
+    join(install, 'package.json'),
+    JSON.stringify({ private: true, dependencies: npmDependencies() }),
+  );
+  execFileSync(
+    'npm',
+    ['install', '--no-audit', '--no-fund', '--ignore-scripts', '--no-package-lock', '--legacy-peer-deps'],
+    {
+      cwd: install,
+      stdio: ['ignore', 'ignore', 'inherit'],
+    },
+  );
+  cpSync(join(install, 'node_modules'), join(target, 'node_modules'), {
+    recursive: true,
+    verbatimSymlinks: true,
   });
-  cpSync(join(install, 'node_modules'), join(target, 'node_modules'), { recursive: true, verbatimSymlinks: true });
   rmSync(install, { recursive: true });
   mkdirSync(join(target, 'node_modules/@fmoe'), { recursive: true });
   for (const name of subfolders(join(root, 'packages'))) {
