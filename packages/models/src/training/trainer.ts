@@ -3,6 +3,7 @@ import { collectBalanceLoss, readExpertLoad } from '@fmoe/layers';
 import { autocast, keep, optim, type Tensor, tidy, zeros } from '@fmoe/torch';
 import type { Corpus, SplitName } from '../data/corpus.js';
 import { type Batch, OrderedIterator } from '../data/ordered-iterator.js';
+import type { Vocabulary } from '../data/vocabulary.js';
 import { SegmentMemory } from '../transformer-xl/index.js';
 import { buildOptimizer } from './build-optimizer.js';
 import { CheckpointFolder, loadCheckpoint, saveCheckpoint } from './checkpoint/index.js';
@@ -85,6 +86,14 @@ export class Trainer {
     this.#recorder = new StepRecorder(logging.every, device);
     this.#parameters = model.parameters();
     this.#noBalance = keep(zeros([], { device }));
+  }
+
+  get vocabulary(): Vocabulary {
+    return this.#options.corpus.vocabulary;
+  }
+
+  get device(): string {
+    return this.#options.device;
   }
 
   /** Steps done. */

@@ -1,0 +1,59 @@
+import { ProgressSink, quotedLoss, RunFolder, runTraining } from '@fmoe/models/training';
+import type { Command } from 'commander';
+import { type Context, print } from '../context.js';
+import { exitCodeOf, interruptible } from '../interrupt.js';
+import { loadConfig } from '../load-config.js';
+import { collect } from '../options.js';
+import { summarizeConfig } from '../summarize-config.js';
+
+interface TrainOptions {
+  config: string;
+  set: string[];
+  resume?: string | true;
+  overwrite?: true;
+}
+
+/** `fmoe train`: trains what a configuration file describes. */
+export function addTrain(program: Command, context: Context): void {
+  program
+    .command('train')
+    .description('train a model; Ctrl-C saves a checkpoint and stops')
+    .requiredOption('-c, --config <file>', 'configuration: a TypeScript, JavaScript or JSON file')
+    .option('-s, --set <key=value>', 'replace a value of the configuration; may be repeated', collect, [])
+    .option('-r, --resume [checkpoint]', 'go on from last (the default), best, a step, or a folder')
+    .option('--overwrite', 'replace a run of the same name')
+    .action((options: TrainOptions) => train(options, context));
+}
+
+async function train(options: TrainOptions, context: Context): Promise<void> {
+  const config = await loadConfig(options.config, options.set);
+  const { path } = RunFolder.of(config);
+  print(context, `${summarizeConfig(config)}\nrun       ${path}`);
+  const resume = options.resume === true ? 'last' : options.resume;
+  const { result, stoppedBy } = await interruptible(
+    (signal) =>
+      runTraining(config, {
+        resume,
+        overwrite: options.overwrite,
+        signal,
+        sinks: [new ProgressSink({ stream: context.out })],
+      }),
+    () => context.error.write('\nStopping: saving a checkpoint. Press Ctrl-C again to stop at once.\n'),
+  );
+  if (stoppedBy !== undefined && !result.finished) {
+    print(
+      context,
+      `Stopped after step ${result.step}. Go on with: fmoe train --config ${options.config} --resume`,
+    );
+    context.setExitCode(exitCodeOf(stoppedBy));
+    return;
+  }
+  const { unit } = new RunFolder(path).readVocabulary();
+  for (const split of ['valid', 'test'] as const) {
+    const evaluation = result[split];
+    if (evaluation === undefined) continue;
+    const { name, value } = quotedLoss(evaluation.loss, unit);
+    print(context, `${split.padEnd(5)} ${name} ${value.toFixed(3)}`);
+  }
+  print(context, `${result.step} steps in ${result.seconds.toFixed(1)} s; plot with: fmoe plot ${path}`);
+}

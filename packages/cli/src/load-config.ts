@@ -1,0 +1,61 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, extname, resolve } from 'node:path';
+import * as models from '@fmoe/models';
+import * as training from '@fmoe/models/training';
+import * as torch from '@fmoe/torch';
+import * as setup from '@fmoe/torch/setup';
+import { createJiti } from 'jiti';
+
+/**
+ * What a configuration file may import of this library: this command's own copy, so that a file needs no installation beside
+ * it and never loads the binding a second time.
+ */
+const ownPackages = {
+  '@fmoe/models': models,
+  '@fmoe/models/training': training,
+  '@fmoe/torch': torch,
+  '@fmoe/torch/setup': setup,
+};
+
+/**
+ * Loads a configuration file: TypeScript or JavaScript with a default export, or JSON.
+ *
+ * @param file relative to the current folder
+ * @param assignments `key=value` pairs that replace values of the file
+ * @throws FmoeError ERR_CONFIG when the file is missing, does not load, or holds no valid configuration
+ */
+export async function loadConfig(
+  file: string,
+  assignments: readonly string[] = [],
+): Promise<training.ResolvedConfig> {
+  const path = resolve(file);
+  if (!existsSync(path)) throw new torch.FmoeError('ERR_CONFIG', `There is no configuration file ${path}.`);
+  const value = extname(path) === '.json' ? readJson(path) : await importDefault(path);
+  return training.resolveConfig(training.applyOverrides(value, assignments), { folder: dirname(path) });
+}
+
+function readJson(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'));
+  } catch (cause) {
+    throw new torch.FmoeError('ERR_CONFIG', `${path} is not valid JSON: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+async function importDefault(path: string): Promise<unknown> {
+  const jiti = createJiti(import.meta.url, { virtualModules: ownPackages, fsCache: false });
+  let loaded: unknown;
+  try {
+    loaded = await jiti.import(path, { default: true });
+  } catch (cause) {
+    if (torch.FmoeError.isInstance(cause)) throw cause;
+    throw new torch.FmoeError('ERR_CONFIG', `${path} does not load: ${(cause as Error).message}`, { cause });
+  }
+  if (typeof loaded === 'object' && loaded !== null) return loaded;
+  throw new torch.FmoeError(
+    'ERR_CONFIG',
+    `${path} has no default export that is a configuration. Write: export default defineConfig({ ... })`,
+  );
+}
