@@ -26,9 +26,8 @@ export function forbiddenKeys(request: Omit<MaskRequest, 'dtype'>): Tensor {
     const key = arange(klen, { dtype: 'int64', device }).unsqueeze(0);
     const future = key.gt(query.add(mlen));
     if (!sameLength) return future;
-    // Query i stands at key i + mlen; while fewer than memLen + 1 keys are there, all of them are in reach.
-    const reach = klen > memLen ? memLen - mlen : qlen;
-    return future.logicalOr(key.le(query.sub(reach)));
+    // Query i stands at key i + mlen.
+    return future.logicalOr(key.le(query.add(mlen - memLen)));
   });
 }
 

@@ -70,7 +70,7 @@ describe.each(kinds)('memory (%s)', (_, kind) => {
   it('makes the segmentation irrelevant with sameLength, even when it is shorter than the text', () => {
     const model = makeModel({ ...kind, memLen: 4, sameLength: true });
     const ids = text();
-    // Segments of at most one position more than nothing: each query sees itself and the three before it.
+    // However the text is cut, each query sees itself and the three positions before it.
     const single = lossInSegments(model, ids, new Array(12).fill(1));
     const pairs = lossInSegments(model, ids, [2, 2, 2, 2, 2, 2]);
     const uneven = lossInSegments(model, ids, [4, 1, 3, 4]);

@@ -39,8 +39,7 @@ def forbidden(qlen: int, mlen: int, mem_len: int, same_length: bool) -> Tensor:
     j = torch.arange(klen).unsqueeze(0)
     mask = j > i + mlen
     if same_length:
-        reach = mem_len - mlen if klen > mem_len else qlen
-        mask = mask | (j <= i - reach)
+        mask = mask | (j <= i + mlen - mem_len)
     return mask
 
 
