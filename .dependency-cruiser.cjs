@@ -38,7 +38,8 @@ module.exports = {
       to: {
         path: '^packages/([^/]+)/',
         pathNot: ['^packages/$1/'],
-        dependencyTypes: ['local'],
+        // An import by name resolves to sources through tsconfig's paths: that is the right way.
+        dependencyTypesNot: ['aliased'],
       },
     },
     {
