@@ -28,9 +28,9 @@ const packages = ['echarts', '@resvg/resvg-js', 'dejavu-fonts-ttf'];
  * @throws FmoeError ERR_SETUP when one is not installed
  */
 export async function loadRenderer(): Promise<Renderer> {
-  const echarts = await optional(() => import('echarts'));
-  const { Resvg } = await optional(() => import('@resvg/resvg-js'));
-  const fontFolder = await optional(async () =>
+  const echarts = await importOptional(() => import('echarts'));
+  const { Resvg } = await importOptional(() => import('@resvg/resvg-js'));
+  const fontFolder = await importOptional(async () =>
     dirname(createRequire(import.meta.url).resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf')),
   );
   const fontFiles = ['DejaVuSans.ttf', 'DejaVuSans-Bold.ttf'].map((name) => join(fontFolder, name));
@@ -53,7 +53,12 @@ export async function loadRenderer(): Promise<Renderer> {
   };
 }
 
-async function optional<T>(load: () => Promise<T>): Promise<T> {
+/**
+ * Loads an optional package.
+ *
+ * @throws FmoeError ERR_SETUP when it is not installed
+ */
+export async function importOptional<T>(load: () => Promise<T>): Promise<T> {
   try {
     return await load();
   } catch (cause) {

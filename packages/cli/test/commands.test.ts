@@ -1,0 +1,221 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { capture } from './capture.js';
+import { makeWorkspace } from './workspace.js';
+
+const { folder, config, run } = makeWorkspace();
+
+beforeAll(async () => {
+  const { code, out, error } = await capture('train', '--config', config, '--set', 'training.steps=30');
+  expect(error).toBe('');
+  expect(code).toBe(0);
+  expect(out).toMatch(/model {5}transformer-xl, 1 layers, d 16, .*4 experts of 16, top-2, naive gate/);
+  expect(out).toMatch(
+    /step 30\/30 \| loss \d\.\d+ \| bpc \d\.\d+ \| \d+ tokens\/s \| imbalance \d\.\d+ \| 0:00 left/,
+  );
+  expect(out).toMatch(/test {2}bits per character \d\.\d{3}/);
+});
+
+describe('fmoe train', () => {
+  it('leaves the resolved configuration, metrics, events and a checkpoint', () => {
+    const saved = JSON.parse(readFileSync(join(run, 'config.json'), 'utf8'));
+    expect(saved.training).toMatchObject({ steps: 30, clip: 0.25 });
+    expect(saved.data.train).toBe(join(folder, 'train.txt'));
+    for (const name of [
+      'metrics.jsonl',
+      'vocabulary.json',
+      'tensorboard',
+      'checkpoints/step-00000030/model.safetensors',
+    ]) {
+      expect(existsSync(join(run, name))).toBe(true);
+    }
+  });
+
+  it('does not write over a run unless told to, and resumes one', async () => {
+    expect(await capture('train', '-c', config)).toMatchObject({
+      code: 1,
+      error: expect.stringMatching(/^fmoe: ERR_CONFIG: .*holds a run already\. Resume it \(--resume\).*\n$/),
+    });
+    const resumed = await capture('train', '-c', config, '-s', 'training.steps=40', '--resume');
+    expect(resumed).toMatchObject({ code: 0, error: '' });
+    expect(resumed.out).toMatch(/from step 30 to step 40/);
+    const again = await capture('train', '-c', config, '-s', 'training.steps=30', '--overwrite');
+    expect(again).toMatchObject({ code: 0, error: '' });
+  });
+});
+
+describe('fmoe eval, generate and plot', () => {
+  it('evaluate a part of the corpus with other lengths', async () => {
+    const { code, out } = await capture('eval', run, '--split', 'valid', '--tgt-len', '4', '--mem-len', '16');
+    expect(code).toBe(0);
+    expect(out).toMatch(
+      /^tiny at step 30, valid: bits per character \d\.\d{4}, .* \(segment 4, memory 16\)\n$/,
+    );
+  });
+
+  it('give the same figure as the training did at its end', async () => {
+    const { out } = await capture('eval', run);
+    const lines = readFileSync(join(run, 'metrics.jsonl'), 'utf8').trim().split('\n');
+    const last = JSON.parse(lines.at(-1)!) as { split: string; loss: number };
+    expect(last.split).toBe('test');
+    expect(out).toContain(`loss ${last.loss.toFixed(4)} nats`);
+  });
+
+  it('write text, the same for the same seed', async () => {
+    const args = ['generate', run, '--prompt', 'the ', '--length', '20', '--seed', '7'];
+    const first = await capture(...args);
+    expect(first.code).toBe(0);
+    expect(first.out).toMatch(/^the [\s\S]{20}\n$/);
+    expect(await capture(...args)).toEqual(first);
+  });
+
+  it('write a report that needs nothing from elsewhere, and pictures', async () => {
+    const output = join(folder, 'report');
+    const { code, out } = await capture('plot', run, '--output', output, '--title', 'A <small> run');
+    expect(code).toBe(0);
+    expect(
+      out
+        .trim()
+        .split('\n')
+        .map((path) => path.slice(output.length + 1)),
+    ).toEqual([
+      'report.html',
+      'loss-over-steps.svg',
+      'loss-over-steps.png',
+      'loss-over-seconds.svg',
+      'loss-over-seconds.png',
+      'expert-load-tiny.svg',
+      'expert-load-tiny.png',
+    ]);
+    const page = readFileSync(join(output, 'report.html'), 'utf8');
+    expect(page).toContain('<title>A &lt;small&gt; run</title>');
+    expect(page.match(/(src|href)=/g)).toBeNull();
+    expect(page.match(/<svg /g)!.length).toBe(3);
+    const png = readFileSync(join(output, 'expert-load-tiny.png'));
+    expect(png.subarray(1, 4).toString()).toBe('PNG');
+    expect(png.readUInt32BE(16)).toBe(1720);
+  });
+
+  it('show what the machine has', async () => {
+    const { out } = await capture('doctor');
+    expect(out).toMatch(/^item\s+state\s+found\n/);
+    expect(out).toMatch(/libtorch\s+ok\s+\d+\.\d+/);
+  });
+});
+
+describe('a mistake', () => {
+  const file = (name: string, content: string): string => {
+    const path = join(folder, name);
+    writeFileSync(path, content);
+    return path;
+  };
+  const cases: [why: string, args: () => string[], message: RegExp][] = [
+    ['no configuration', () => ['train'], /ERR_ARGUMENT: required option '-c, --config <file>'/],
+    ['an unknown command', () => ['trian'], /ERR_ARGUMENT: unknown command 'trian' \(Did you mean train\?\)/],
+    ['an unknown option', () => ['plot', run, '--fast'], /ERR_ARGUMENT: unknown option '--fast'/],
+    [
+      'a missing file',
+      () => ['train', '-c', join(folder, 'no.ts')],
+      /ERR_CONFIG: There is no configuration file/,
+    ],
+    [
+      'a file with a syntax error',
+      () => ['train', '-c', file('syntax.ts', 'export default {')],
+      /ERR_CONFIG: .*syntax\.ts does not load/,
+    ],
+    [
+      'a file that throws',
+      () => ['train', '-c', file('throws.ts', 'throw new Error("no luck")')],
+      /ERR_CONFIG: .*does not load: no luck/,
+    ],
+    [
+      'a file without a configuration',
+      () => ['train', '-c', file('empty.ts', 'export const a = 1;')],
+      /ERR_CONFIG: /,
+    ],
+    [
+      'JSON that is not valid',
+      () => ['train', '-c', file('bad.json', '{')],
+      /ERR_CONFIG: .*bad\.json is not valid JSON/,
+    ],
+    [
+      'an unknown key',
+      () => ['train', '-c', config, '-s', 'training.lerningRate=1'],
+      /ERR_CONFIG: .*unknown key 'training\.lerningRate'/,
+    ],
+    [
+      'an assignment without a value',
+      () => ['train', '-c', config, '-s', 'steps'],
+      /ERR_CONFIG: 'steps' is not of the form key=value/,
+    ],
+    [
+      'more chosen experts than there are',
+      () => ['train', '-c', config, '-s', 'model.moe.topK=9'],
+      /ERR_CONFIG: .*'model\.moe\.topK' is 9/,
+    ],
+    [
+      'missing data',
+      () => ['train', '-c', config, '-s', 'name=other', '-s', 'data.train=/no/such'],
+      /ERR_FILE: Cannot read \/no\/such/,
+    ],
+    [
+      'a batch wider than the text',
+      () => ['train', '-c', config, '-s', 'name=other', '-s', 'training.batchSize=9000'],
+      /ERR_FILE: The text is too short/,
+    ],
+    [
+      'heads that do not fit',
+      () => ['train', '-c', config, '-s', 'name=other', '-s', 'model.dModel=15'],
+      /ERR_CONFIG: /,
+    ],
+    [
+      'a GPU that is not there',
+      () => ['train', '-c', config, '-s', 'name=other', '-s', 'device=cuda:99'],
+      /ERR_DEVICE: device 'cuda:99'/,
+    ],
+    [
+      'resuming what never ran',
+      () => ['train', '-c', config, '-s', 'name=other', '--resume'],
+      /ERR_FILE: .*is not the folder of a run/,
+    ],
+    [
+      'resuming another model',
+      () => ['train', '-c', config, '-s', 'model.dModel=32', '--resume'],
+      /ERR_CONFIG: 'model' is not what the run/,
+    ],
+    [
+      'a checkpoint that is not there',
+      () => ['generate', run, '--checkpoint', '77'],
+      /ERR_FILE: There is no checkpoint 77\. Steps that were kept: .*30/,
+    ],
+    ['a folder that is no run', () => ['eval', folder], /ERR_FILE: .*is not the folder of a run/],
+    ['a plot of nothing', () => ['plot', folder], /ERR_FILE: Cannot read .*metrics\.jsonl/],
+    [
+      'an unknown part',
+      () => ['eval', run, '--split', 'dev'],
+      /ERR_ARGUMENT: .*Allowed choices are train, valid, test/,
+    ],
+    [
+      'a length that is no number',
+      () => ['generate', run, '-n', 'many'],
+      /ERR_ARGUMENT: .*Expected an integer of at least 1/,
+    ],
+    [
+      'an empty prompt',
+      () => ['generate', run, '--prompt', ''],
+      /ERR_ARGUMENT: generate: the prompt is empty/,
+    ],
+  ];
+  it.each(cases)('ends in one line with its code: %s', async (_, args, message) => {
+    const { code, error } = await capture(...args());
+    expect(error).toMatch(message);
+    expect(error).toMatch(/^fmoe: ERR_[A-Z_]+: [^\n]+\n$/);
+    expect(error).not.toMatch(/\n\s+at /);
+    expect(code).toBe(1);
+  });
+
+  it('leaves no run behind', () => {
+    expect(existsSync(join(folder, 'runs', 'other'))).toBe(false);
+  });
+});
