@@ -2,7 +2,6 @@ import { noGrad } from '../autograd/index.js';
 import { FmoeError } from '../errors.js';
 import { tensor } from '../factories.js';
 import type { Handle, HandleList } from '../native/index.js';
-import { op } from '../op.js';
 import { tidy } from '../scope.js';
 import type { Tensor } from '../tensor.js';
 import { wrap } from '../tensor-base.js';
@@ -19,17 +18,21 @@ export interface ClipGradNormOptions {
 }
 
 const norms = handleOperator<[grads: HandleList, order: number], Handle[]>('aten::_foreach_norm.Scalar');
+const stack = handleOperator<[tensors: HandleList], Handle>('aten::stack');
+const vectorNorm = handleOperator<[self: Handle, order: number], Handle>('aten::linalg_vector_norm');
 const multiplyAll = handleOperator<[grads: HandleList, factor: Handle]>('aten::_foreach_mul_.Tensor');
 const raiseAll = handleOperator<[grads: HandleList, minimum: number]>('aten::_foreach_clamp_min_.Scalar');
 const lowerAll = handleOperator<[grads: HandleList, maximum: number]>('aten::_foreach_clamp_max_.Scalar');
 
+/** The norm of all gradients as one vector, on the device of the first. */
 function totalNorm(lists: readonly GradientList[], normType: number): Tensor {
   if (lists.length === 0) return tensor(0);
   const { device } = lists[0]!;
-  const all = lists.flatMap(({ grads }) =>
-    [...norms(grads, normType)].map(wrap).map((norm) => norm.to(device)),
-  );
-  return op('aten::linalg_vector_norm')(op('aten::stack')(all), normType);
+  const parts = lists.flatMap((list) => {
+    const own = [...norms(list.grads, normType)];
+    return list.device === device ? own : own.map((norm) => wrap(norm).to(device).handle);
+  });
+  return wrap(vectorNorm(stack(Float64Array.from(parts)), normType));
 }
 
 /**
