@@ -3,9 +3,6 @@ import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'n
 import { dirname } from 'node:path';
 import { withFileErrors } from './file-errors.js';
 
-/** Largest piece handed to one system call; Linux writes at most 2 GiB less a page at once. */
-const MAX_CHUNK_BYTES = 1 << 30;
-
 /** How a file is put in place. */
 export interface AtomicFileOptions {
   /** Write beside the target and rename, so that the target is the old file or the whole new one. Default true. */
@@ -18,7 +15,7 @@ export interface AtomicFileOptions {
 export function writeFully(file: number, bytes: Uint8Array): void {
   let done = 0;
   while (done < bytes.length) {
-    done += writeSync(file, bytes, done, Math.min(bytes.length - done, MAX_CHUNK_BYTES));
+    done += writeSync(file, bytes, done, bytes.length - done);
   }
 }
 

@@ -6,9 +6,8 @@ import type { Tensor } from '../tensor.js';
 import { fileError, withFileErrors } from './file-errors.js';
 import { fromStoredDType, type StoredDType } from './safetensors-dtypes.js';
 import { LENGTH_BYTES, parseHeader, parseHeaderLength, type TensorEntry } from './safetensors-header.js';
+import { eachChunk } from './tensor-bytes.js';
 
-/** Largest piece read in one system call. */
-const MAX_CHUNK_BYTES = 1 << 30;
 const OP = 'safetensors';
 
 /** What is known of a tensor in a file without reading it. */
@@ -19,12 +18,6 @@ export interface TensorInfo {
   shape: readonly number[];
   /** Size of the data in bytes. */
   byteLength: number;
-}
-
-/** Views the memory of a contiguous CPU tensor as bytes. */
-export function tensorBytes(x: Tensor): Uint8Array {
-  const data = x.data();
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
 /**
@@ -111,7 +104,7 @@ export class SafetensorsFile {
     }
     const tensor = empty([...shape], { dtype });
     try {
-      if (tensor.numel() > 0) this.#fill(tensor, name, this.#dataStart + start);
+      this.#fill(tensor, name, this.#dataStart + start);
       if (device === 'cpu') return tensor;
       const moved = tensor.to(device);
       tensor.dispose();
@@ -133,11 +126,17 @@ export class SafetensorsFile {
   }
 
   #fill(tensor: Tensor, name: string, position: number): void {
-    const bytes = tensorBytes(tensor);
-    this.#read(bytes, position);
-    if (tensor.dtype === 'bool' && bytes.some((byte) => byte > 1)) {
-      throw fileError(OP, this.path, `tensor '${name}' of dtype BOOL holds a byte that is neither 0 nor 1.`);
-    }
+    const isBool = tensor.dtype === 'bool';
+    eachChunk(tensor, (bytes, offset) => {
+      this.#read(bytes, position + offset);
+      if (isBool && bytes.some((byte) => byte > 1)) {
+        throw fileError(
+          OP,
+          this.path,
+          `tensor '${name}' of dtype BOOL holds a byte that is neither 0 nor 1.`,
+        );
+      }
+    });
   }
 
   #entry(name: string): TensorEntry {
@@ -160,13 +159,7 @@ export class SafetensorsFile {
     withFileErrors(OP, this.path, 'read it', () => {
       let done = 0;
       while (done < bytes.length) {
-        const count = readSync(
-          file,
-          bytes,
-          done,
-          Math.min(bytes.length - done, MAX_CHUNK_BYTES),
-          position + done,
-        );
+        const count = readSync(file, bytes, done, bytes.length - done, position + done);
         if (count === 0)
           throw fileError(OP, this.path, `it ends at byte ${position + done}, while being read.`);
         done += count;

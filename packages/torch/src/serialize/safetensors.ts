@@ -3,7 +3,8 @@ import { Tensor } from '../tensor.js';
 import { type AtomicFileOptions, writeFileAtomic, writeFully } from './atomic-file.js';
 import { toStoredDType } from './safetensors-dtypes.js';
 import { compareLayouts, encodeHeader, MAX_HEADER_BYTES } from './safetensors-header.js';
-import { SafetensorsFile, tensorBytes } from './safetensors-reader.js';
+import { SafetensorsFile } from './safetensors-reader.js';
+import { eachChunk } from './tensor-bytes.js';
 
 /** The content of a safetensors file. */
 export interface SafetensorsContent {
@@ -70,7 +71,7 @@ export function saveSafetensors(
     (file) => {
       writeFully(file, header);
       for (const { tensor } of layouts) {
-        if (tensor.numel() > 0) writeFully(file, tensorBytes(tensor));
+        eachChunk(tensor, (bytes) => writeFully(file, bytes));
       }
     },
     options,
