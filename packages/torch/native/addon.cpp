@@ -24,9 +24,15 @@ void DeferredReferences::drain(napi_env env) {
 }
 
 Addon::Addon(Napi::Env environment)
-    : env(environment), deferred(std::make_shared<DeferredReferences>()), pump(std::make_unique<JsPump>()) {}
+    : env(environment), deferred(std::make_shared<DeferredReferences>()), pump(std::make_unique<JsPump>()) {
+  const auto report = [](void* context, int64_t bytes) {
+    int64_t total = 0;
+    napi_adjust_external_memory(static_cast<napi_env>(context), bytes, &total);
+  };
+  table.report_memory_to(report, environment);
+}
 
-Addon::~Addon() = default;
+Addon::~Addon() { table.report_memory_to(nullptr, nullptr); }
 
 std::vector<at::Tensor> tensor_list(Addon& addon, const Napi::Value& handles) {
   const auto array = handles.As<Napi::Float64Array>();
@@ -38,11 +44,11 @@ std::vector<at::Tensor> tensor_list(Addon& addon, const Napi::Value& handles) {
   return tensors;
 }
 
-Napi::Array handle_array(Addon& addon, const std::vector<at::Tensor>& tensors) {
+Napi::Array handle_array(Addon& addon, std::vector<at::Tensor> tensors) {
   auto array = Napi::Array::New(addon.env, tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     array.Set(static_cast<uint32_t>(i),
-              Napi::Number::New(addon.env, tensors[i].defined() ? addon.table.insert(tensors[i]) : 0));
+              Napi::Number::New(addon.env, tensors[i].defined() ? addon.table.insert(std::move(tensors[i])) : 0));
   }
   return array;
 }

@@ -33,11 +33,12 @@ struct Addon {
   ~Addon();
 
   Napi::Env env;
-  HandleTable table;
   std::vector<std::unique_ptr<Operator>> operators;
   std::unordered_map<std::string, uint32_t> operator_ids;
   std::shared_ptr<DeferredReferences> deferred;
   std::unique_ptr<JsPump> pump;
+  // Last, so that it dies first: graphs that its tensors hold still use the members above.
+  HandleTable table;
 };
 
 inline Addon& addon_of(const Napi::CallbackInfo& info) { return *static_cast<Addon*>(info.Data()); }
@@ -50,7 +51,7 @@ inline const at::Tensor& tensor_argument(const Napi::CallbackInfo& info, size_t 
 
 // Handles cross as a Float64Array; handle 0 stands for "no tensor".
 std::vector<at::Tensor> tensor_list(Addon& addon, const Napi::Value& handles);
-Napi::Array handle_array(Addon& addon, const std::vector<at::Tensor>& tensors);
+Napi::Array handle_array(Addon& addon, std::vector<at::Tensor> tensors);
 
 c10::Device device_argument(const Napi::Value& value);
 

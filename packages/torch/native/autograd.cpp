@@ -49,7 +49,7 @@ Napi::Value grad(const Napi::CallbackInfo& info) {
   run_engine(addon, [&] {
     results = torch::autograd::grad(outputs, inputs, gradients, retain, create, allow_unused);
   });
-  return handle_array(addon, results);
+  return handle_array(addon, std::move(results));
 }
 
 Napi::Value requires_grad(const Napi::CallbackInfo& info) {
@@ -96,6 +96,8 @@ Napi::Value set_gradient(const Napi::CallbackInfo& info) {
               gradient.sizes());
   TORCH_CHECK(gradient.device() == tensor.device(), "a gradient lives on the device of its tensor, ", tensor.device(),
               ", not on ", gradient.device());
+  TORCH_CHECK(gradient.scalar_type() == tensor.scalar_type(), "a gradient has the dtype of its tensor, ",
+              tensor.scalar_type(), ", not ", gradient.scalar_type());
   tensor.mutable_grad() = gradient;
   return info.Env().Undefined();
 }
@@ -225,6 +227,11 @@ Napi::Value set_pump_always(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// computesAllLeaves() -> inside a callback: false when the running backward computes chosen gradients only
+Napi::Value computes_all_leaves(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), addon_of(info).pump->all_leaves);
+}
+
 // liveCallbacks() -> JavaScript functions that graphs and hooks hold
 Napi::Value live_callbacks(const Napi::CallbackInfo& info) {
   addon_of(info).deferred->drain(info.Env());
@@ -241,6 +248,7 @@ void export_autograd(Addon& addon, Napi::Object exports) {
               {"gradients", gradients}, {"retainGradient", retain_gradient}, {"registerHook", register_hook},
               {"removeHook", remove_hook}, {"attachFunction", attach_function}, {"setGradEnabled", set_grad_enabled},
               {"isGradEnabled", is_grad_enabled}, {"setPumpAlways", set_pump_always},
+              {"computesAllLeaves", computes_all_leaves},
               {"liveCallbacks", live_callbacks}});
 }
 

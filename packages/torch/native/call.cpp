@@ -151,10 +151,20 @@ class ArgumentReader {
     }
     c10::List<Element> result;
     const auto total = static_cast<size_t>(size);
+    check_length(parameter, total);
     result.reserve(total);
     for (size_t i = 0; i < total; ++i) result.push_back((this->*element)(values_[next_++]));
     while (total == 1 && result.size() < static_cast<size_t>(parameter.fixed_length)) result.push_back(result.get(0));
     return result;
+  }
+
+  // Kernels read the elements of `int[6]` unchecked. One stands for all, and where the default is empty, so may be none.
+  void check_length(const Parameter& parameter, size_t length) const {
+    const auto expected = static_cast<size_t>(parameter.fixed_length);
+    if (expected < 2 || length == expected || length == 1) return;
+    const auto& fallback = parameter.fallback;
+    if (length == 0 && fallback && fallback->isList() && fallback->toListRef().empty()) return;
+    reject(op_, index_, "expected " + std::to_string(expected) + " numbers, got " + std::to_string(length));
   }
 
   const double* handles(napi_value value, size_t& length) {
@@ -237,8 +247,9 @@ napi_value value_to_js(Addon& addon, c10::IValue& value, const Result& result) {
   switch (result.kind) {
     case Kind::kTensor: return tensor_to_js(addon, std::move(value).toTensor());
     case Kind::kTensorList: {
-      const auto list = value.toTensorVector();
-      return handle_array(addon, list);
+      auto list = value.toTensorVector();
+      value = c10::IValue();
+      return handle_array(addon, std::move(list));
     }
     case Kind::kInt:
     case Kind::kScalarType:

@@ -10,6 +10,9 @@
 namespace fmoe {
 namespace {
 
+// libtorch's kernels keep sets of dimensions in 64 bits.
+constexpr size_t kMaxDimensions = 64;
+
 std::vector<int64_t> int_vector(const Napi::Value& value) {
   const auto array = value.As<Napi::Array>();
   std::vector<int64_t> result(array.Length());
@@ -34,6 +37,7 @@ Napi::Value from_buffer(const Napi::CallbackInfo& info) {
   TORCH_CHECK_VALUE(offset + length <= buffer.ByteLength(), "the view reaches past the end of its ArrayBuffer");
   TORCH_CHECK_VALUE(static_cast<size_t>(elements) * c10::elementSize(type) == length, "the shape [", at::IntArrayRef(sizes),
                     "] needs ", elements * c10::elementSize(type), " bytes of ", type, ", the data has ", length);
+  TORCH_CHECK_VALUE(sizes.size() <= kMaxDimensions, "a tensor has at most ", kMaxDimensions, " dimensions, not ", sizes.size());
   char* start = static_cast<char*>(buffer.Data()) + offset;
   const auto options = at::TensorOptions().dtype(type);
   if (copy || length == 0) {
@@ -81,8 +85,18 @@ class CopyToCpu : public Napi::AsyncWorker {
       SetError(e.what());
     }
   }
-  void OnOK() override { deferred_.Resolve(Napi::Number::New(Env(), addon_.table.insert(std::move(tensor_)))); }
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+  // Whichever scope is active by now has nothing to do with this tensor: it joins none, and the waiter moves it.
+  void OnOK() override {
+    const int32_t active = std::exchange(*addon_.table.active_scope(), static_cast<int32_t>(HandleTable::kRootScope));
+    const double handle = addon_.table.insert(std::move(tensor_));
+    *addon_.table.active_scope() = active;
+    deferred_.Resolve(Napi::Number::New(Env(), handle));
+  }
+  void OnError(const Napi::Error& error) override {
+    const Napi::Object value = error.Value();
+    value.Set("code", "native:ERR_RUNTIME");
+    deferred_.Reject(value);
+  }
 
  private:
   Addon& addon_;

@@ -7,7 +7,8 @@
 
 namespace fmoe {
 
-// Throws `error` into JavaScript. The error carries `code` and the message without C++ frames.
+// Throws `error` into JavaScript. The error carries a `code` that starts with "native:", by which TypeScript tells it from
+// errors of the user's own callbacks, and the message without C++ frames.
 void throw_to_js(Napi::Env env, std::exception_ptr error);
 
 // Runs `body`; on an exception throws it into JavaScript and returns an empty value.

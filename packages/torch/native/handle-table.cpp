@@ -1,6 +1,23 @@
 #include "handle-table.h"
 
+#include <algorithm>
+
 namespace fmoe {
+namespace {
+
+// A tensor without elements still has its own objects and, often, a graph node.
+constexpr uint32_t kLeastWeight = 1;
+// Reports are rounded to this many KiB, so that most tensors cost no call.
+constexpr int64_t kReportStep = 1024;
+
+// A view, or another handle of a tensor that is held elsewhere, adds nothing to what is there already.
+uint32_t weight_of(const at::Tensor& tensor) {
+  if (tensor.use_count() > 1 || !tensor.has_storage() || tensor.is_meta() || tensor.is_view()) return kLeastWeight;
+  const uint64_t kib = tensor.storage().nbytes() >> 10;
+  return static_cast<uint32_t>(std::min<uint64_t>(kib, 1u << 31)) + kLeastWeight;
+}
+
+}  // namespace
 
 HandleTable::HandleTable() {
   slots_.reserve(4096);
@@ -21,7 +38,8 @@ HandleTable::Handle HandleTable::insert(at::Tensor tensor) {
   }
   Slot& slot = slots_[index];
   slot.tensor = std::move(tensor);
-  link(index, static_cast<uint32_t>(active_scope_));
+  const auto scope = static_cast<uint32_t>(active_scope_);
+  link(index, scope < scopes_.size() && scopes_[scope].open ? scope : kRootScope);
   ++live_;
   ++created_;
   return static_cast<double>((static_cast<uint64_t>(slot.generation) << 24) | index);
@@ -51,6 +69,7 @@ bool HandleTable::is_live(Handle handle) const { return locate(handle) != kNone;
 
 at::Tensor HandleTable::vacate(uint32_t index) {
   Slot& slot = slots_[index];
+  unweigh(slot);
   at::Tensor tensor = std::move(slot.tensor);
   slot.tensor = at::Tensor();
   slot.scope = kNone;
@@ -75,7 +94,9 @@ bool HandleTable::release(Handle handle) {
 
 void HandleTable::move(Handle handle, uint32_t scope) {
   const uint32_t index = checked(handle);
+  if (scope >= scopes_.size() || !scopes_[scope].open) throw std::invalid_argument("the scope is closed");
   unlink(index);
+  unweigh(slots_[index]);
   link(index, scope);
 }
 
@@ -121,6 +142,7 @@ void HandleTable::link(uint32_t index, uint32_t scope) {
   if (owner.head != kNone) slots_[owner.head].previous = index;
   owner.head = index;
   ++owner.size;
+  if (scope == kRootScope) weigh(slot);
 }
 
 void HandleTable::unlink(uint32_t index) {
@@ -133,6 +155,30 @@ void HandleTable::unlink(uint32_t index) {
   }
   if (slot.next != kNone) slots_[slot.next].previous = slot.previous;
   --owner.size;
+}
+
+void HandleTable::report_memory_to(ReportMemory report, void* context) {
+  report_ = report;
+  report_context_ = context;
+}
+
+void HandleTable::weigh(Slot& slot) {
+  slot.weight = weight_of(slot.tensor);
+  unreported_ += slot.weight;
+  if (unreported_ >= kReportStep) flush_weight();
+}
+
+void HandleTable::unweigh(Slot& slot) {
+  if (slot.weight == 0) return;
+  unreported_ -= slot.weight;
+  slot.weight = 0;
+  if (unreported_ <= -kReportStep) flush_weight();
+}
+
+void HandleTable::flush_weight() {
+  const int64_t kib = unreported_;
+  unreported_ = 0;
+  if (report_) report_(report_context_, kib * 1024);
 }
 
 }  // namespace fmoe

@@ -21,11 +21,17 @@ class HandleTable {
  public:
   using Handle = double;
   static constexpr uint32_t kRootScope = 0;
+  // Tells JavaScript's garbage collector that it holds so many bytes more (or less).
+  using ReportMemory = void (*)(void* context, int64_t bytes);
 
   HandleTable();
 
   // The scope that new tensors join; JavaScript writes it directly through a shared array.
   int32_t* active_scope() { return &active_scope_; }
+
+  // Tensors outside every scope wait for the garbage collector, which sees only small objects: it is told of what they
+  // weigh, or a loop without scopes would fill the memory before it starts to collect.
+  void report_memory_to(ReportMemory report, void* context);
 
   Handle insert(at::Tensor tensor);
   const at::Tensor& get(Handle handle) const;
@@ -56,6 +62,7 @@ class HandleTable {
     uint32_t scope = kNone;  // kNone while the slot is free
     uint32_t previous = kNone;
     uint32_t next = kNone;  // next of the scope's list, or of the free list
+    uint32_t weight = 0;    // KiB that were reported
   };
   struct Scope {
     uint32_t head = kNone;
@@ -68,6 +75,9 @@ class HandleTable {
   void link(uint32_t slot, uint32_t scope);
   void unlink(uint32_t slot);
   at::Tensor vacate(uint32_t slot);
+  void weigh(Slot& slot);
+  void unweigh(Slot& slot);
+  void flush_weight();
 
   std::vector<Slot> slots_;
   std::vector<Scope> scopes_;
@@ -76,6 +86,9 @@ class HandleTable {
   int32_t active_scope_ = 0;
   size_t live_ = 0;
   double created_ = 0;
+  int64_t unreported_ = 0;  // KiB
+  ReportMemory report_ = nullptr;
+  void* report_context_ = nullptr;
 };
 
 }  // namespace fmoe

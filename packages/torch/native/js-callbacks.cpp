@@ -2,6 +2,7 @@
 
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/ThreadLocalState.h>
+#include <torch/csrc/autograd/engine.h>
 
 namespace fmoe {
 
@@ -102,6 +103,28 @@ void JsPump::call_on_js(const std::function<void()>& body) {
   if (request.error) std::rethrow_exception(request.error);
 }
 
+JsException::JsException(Addon& addon) {
+  napi_value thrown = nullptr;
+  napi_value array = nullptr;
+  napi_get_and_clear_last_exception(addon.env, &thrown);
+  napi_create_array_with_length(addon.env, 1, &array);
+  napi_set_element(addon.env, array, 0, thrown);
+  napi_ref reference = nullptr;
+  napi_create_reference(addon.env, array, 1, &reference);
+  holder_ = std::shared_ptr<napi_ref>(new napi_ref(reference), [deferred = addon.deferred](napi_ref* dying) {
+    deferred->push(*dying);
+    delete dying;
+  });
+}
+
+void JsException::rethrow(napi_env env) const {
+  napi_value array = nullptr;
+  napi_value thrown = nullptr;
+  napi_get_reference_value(env, *holder_, &array);
+  napi_get_element(env, array, 0, &thrown);
+  napi_throw(env, thrown);
+}
+
 JsFunction::JsFunction(Addon& addon, const Napi::Function& function) : addon_(addon), deferred_(addon.deferred) {
   napi_create_reference(addon.env, function, 1, &reference_);
   ++addon.pump->live_callbacks;
@@ -114,7 +137,18 @@ JsFunction::~JsFunction() {
 
 std::vector<at::Tensor> JsFunction::operator()(const std::vector<std::vector<at::Tensor>>& arguments) const {
   std::vector<at::Tensor> results;
-  addon_.pump->call_on_js([&] { results = call_here(arguments); });
+  // The engine knows this on its own thread only.
+  const bool all_leaves = torch::autograd::Engine::get_default_engine().is_checkpoint_valid();
+  addon_.pump->call_on_js([&] {
+    const bool outer = std::exchange(addon_.pump->all_leaves, all_leaves);
+    try {
+      results = call_here(arguments);
+    } catch (...) {
+      addon_.pump->all_leaves = outer;
+      throw;
+    }
+    addon_.pump->all_leaves = outer;
+  });
   return results;
 }
 
@@ -130,20 +164,36 @@ std::vector<at::Tensor> JsFunction::call_here(const std::vector<std::vector<at::
   };
   std::vector<at::Tensor> results;
   try {
-    napi_value function = nullptr;
-    napi_get_reference_value(addon_.env, reference_, &function);
-    std::vector<napi_value> values;
-    for (const auto& tensors : arguments) values.push_back(handle_array(addon_, tensors));
-    const auto returned = Napi::Function(addon_.env, function).Call(values).As<Napi::Array>();
-    for (uint32_t i = 0; i < returned.Length(); ++i) {
-      const double handle = returned.Get(i).As<Napi::Number>().DoubleValue();
-      results.push_back(handle == 0 ? at::Tensor() : table.get(handle));
-    }
+    results = call_function(arguments);
   } catch (...) {
     leave();
     throw;
   }
   leave();
+  return results;
+}
+
+std::vector<at::Tensor> JsFunction::call_function(const std::vector<std::vector<at::Tensor>>& arguments) const {
+  napi_env env = addon_.env;
+  napi_value function = nullptr;
+  napi_value receiver = nullptr;
+  napi_value returned = nullptr;
+  napi_get_reference_value(env, reference_, &function);
+  napi_get_undefined(env, &receiver);
+  std::vector<napi_value> values;
+  for (const auto& tensors : arguments) values.push_back(handle_array(addon_, tensors));
+  if (napi_call_function(env, receiver, function, values.size(), values.data(), &returned) != napi_ok) {
+    bool pending = false;
+    napi_is_exception_pending(env, &pending);
+    if (pending) throw JsException(addon_);
+    throw std::runtime_error("JavaScript cannot be called: its environment is ending");
+  }
+  const auto handles = Napi::Value(env, returned).As<Napi::Array>();
+  std::vector<at::Tensor> results;
+  for (uint32_t i = 0; i < handles.Length(); ++i) {
+    const double handle = handles.Get(i).As<Napi::Number>().DoubleValue();
+    results.push_back(handle == 0 ? at::Tensor() : addon_.table.get(handle));
+  }
   return results;
 }
 

@@ -34,6 +34,8 @@ class JsPump {
 
   // Live JavaScript functions that the engine may call.
   std::atomic<int> live_callbacks{0};
+  // Whether the backward that called the running callback computes every leaf's gradient. Read by JavaScript only.
+  bool all_leaves = true;
   // Forces the pump on CPU graphs too, so that tests cover it without a GPU.
   bool always = false;
 
@@ -56,6 +58,19 @@ class JsPump {
   std::vector<Request*> waiting_;  // callbacks in progress, innermost last; each blocks its thread
 };
 
+// What JavaScript threw, on its way through C++. Unlike Napi::Error it may be copied and die on any thread.
+class JsException : public std::exception {
+ public:
+  // Takes the exception that is pending in JavaScript.
+  explicit JsException(Addon& addon);
+  const char* what() const noexcept override { return "a JavaScript callback threw"; }
+  // Throws the very same value into JavaScript again.
+  void rethrow(napi_env env) const;
+
+ private:
+  std::shared_ptr<napi_ref> holder_;  // of an array with the thrown value, which may be no object
+};
+
 // A JavaScript function that native code holds. May die on any thread.
 class JsFunction {
  public:
@@ -65,11 +80,12 @@ class JsFunction {
   JsFunction& operator=(const JsFunction&) = delete;
 
   // Calls function(...lists of handles) in a scope of its own and returns the tensors that it gives back: an array of
-  // handles, 0 for none. A JavaScript exception comes out as Napi::Error.
+  // handles, 0 for none. A JavaScript exception comes out as JsException.
   std::vector<at::Tensor> operator()(const std::vector<std::vector<at::Tensor>>& arguments) const;
 
  private:
   std::vector<at::Tensor> call_here(const std::vector<std::vector<at::Tensor>>& arguments) const;
+  std::vector<at::Tensor> call_function(const std::vector<std::vector<at::Tensor>>& arguments) const;
 
   Addon& addon_;
   std::shared_ptr<DeferredReferences> deferred_;

@@ -8,20 +8,32 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <deque>
+#include <mutex>
+
 #include "addon.h"
 
 namespace fmoe {
 
 namespace {
-std::vector<at::Generator>& generators() {
-  static std::vector<at::Generator> all;
-  return all;
+
+// Of the whole process, since Workers share it; a deque never moves its elements.
+struct Generators {
+  std::mutex mutex;
+  std::deque<at::Generator> all;
+};
+
+Generators& generators() {
+  static Generators instance;
+  return instance;
 }
+
 }  // namespace
 
 const at::Generator& generator_at(uint32_t id) {
-  if (id >= generators().size()) throw std::invalid_argument("unknown generator");
-  return generators()[id];
+  std::lock_guard<std::mutex> lock(generators().mutex);
+  if (id >= generators().all.size()) throw std::invalid_argument("unknown generator");
+  return generators().all[id];
 }
 
 namespace {
@@ -33,10 +45,12 @@ at::Generator default_generator(const c10::Device& device) { return at::globalCo
 // newGenerator(device) -> id
 Napi::Value new_generator(const Napi::CallbackInfo& info) {
   const auto device = device_argument(info[0]);
-  generators().push_back(device.is_cpu()
-                             ? at::detail::createCPUGenerator()
-                             : at::globalContext().getAcceleratorHooksInterface(device.type()).getNewGenerator(device.index()));
-  return Napi::Number::New(info.Env(), static_cast<double>(generators().size() - 1));
+  auto generator = device.is_cpu()
+                       ? at::detail::createCPUGenerator()
+                       : at::globalContext().getAcceleratorHooksInterface(device.type()).getNewGenerator(device.index());
+  std::lock_guard<std::mutex> lock(generators().mutex);
+  generators().all.push_back(std::move(generator));
+  return Napi::Number::New(info.Env(), static_cast<double>(generators().all.size() - 1));
 }
 
 // The generator of arguments 0 (a device's default generator, by name) or of a generator id.

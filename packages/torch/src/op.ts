@@ -1,9 +1,15 @@
-import { type DType, dtypeCode } from './dtype.js';
-import { FmoeError } from './errors.js';
+import { describeValue } from './describe.js';
+import { checkDevice } from './device.js';
+import { dtypeCode, dtypes, isDType } from './dtype.js';
+import { FmoeError, type FmoeErrorCode } from './errors.js';
 import { Generator } from './generator.js';
 import { type ArgumentSchema, native, type OperatorSchema, type ReturnSchema } from './native/index.js';
+import { preconditionOf } from './preconditions.js';
 import type { Tensor } from './tensor.js';
 import { handlesOf, TensorBase, toFmoeError, wrap } from './tensor-base.js';
+import { refusal } from './unsafe-operators.js';
+
+export { describeValue };
 
 /** A number for an operator: an integral number is an integer, as JavaScript has no `1.0`. */
 export type Scalar = number | bigint | boolean;
@@ -20,6 +26,9 @@ export interface BoundOperator {
 
 const bound = new Map<string, BoundOperator>();
 
+/** A list crosses element by element, and a call with more arguments than the stack holds is a RangeError. */
+const longestCall = 10_000;
+
 /**
  * The dispatcher's operator of a name, ready to be called: `op('aten::add.Tensor')(x, y, { alpha: 2 })`.
  *
@@ -29,7 +38,7 @@ const bound = new Map<string, BoundOperator>();
  *
  * @param name namespace, name and overload: `aten::add.Tensor`, `fmoe::dispatch`
  * @throws FmoeError `ERR_UNKNOWN_OP` when no library has registered it; `ERR_NOT_IMPLEMENTED` when one of its types has no
- * JavaScript form.
+ * JavaScript form, or when it is one of libtorch's inner operators that trust their arguments blindly.
  */
 export function op(name: string): BoundOperator {
   let operator = bound.get(name);
@@ -41,6 +50,13 @@ export function op(name: string): BoundOperator {
 }
 
 function bind(name: string): BoundOperator {
+  if (typeof name !== 'string') {
+    throw new FmoeError(
+      'ERR_ARGUMENT',
+      `op(): expected the name of an operator, got ${describeValue(name)}`,
+      { op: 'op' },
+    );
+  }
   const schema = native().findSchema(name);
   if (schema === null) {
     throw new FmoeError(
@@ -57,7 +73,15 @@ function bind(name: string): BoundOperator {
       { op: name },
     );
   }
+  const reason = refusal(name);
+  if (reason !== undefined) {
+    throw new FmoeError('ERR_NOT_IMPLEMENTED', `'${name}' cannot be called from JavaScript: ${reason}`, {
+      op: name,
+    });
+  }
   const writers = schema.arguments.map((argument) => writerOf(name, argument));
+  const names = schema.arguments.map((argument) => camelCase(argument.name));
+  const check = preconditionOf(name);
   const unwrap = resultReader(schema.returns);
   const { id } = schema;
 
@@ -71,12 +95,18 @@ function bind(name: string): BoundOperator {
         { op: name },
       );
     }
+    if (check !== undefined) check(name, values, names);
     const flat: unknown[] = [];
     for (let i = 0; i < values.length; i++) writers[i]!(flat, values[i]);
     try {
       return unwrap(native().call(id, ...flat), values);
     } catch (error) {
-      throw toFmoeError(error, name, values);
+      throw error instanceof RangeError && flat.length > longestCall
+        ? new FmoeError('ERR_ARGUMENT', `${name}: ${flat.length} numbers are too many for one call`, {
+            op: name,
+            cause: error,
+          })
+        : toFmoeError(error, name, values, names);
     }
   };
   return Object.assign((...args: unknown[]): unknown => invoke(args), { schema, invoke });
@@ -91,9 +121,9 @@ function writerOf(op: string, argument: ArgumentSchema): Writer {
   const optional = argument.type.endsWith('?');
   const type = optional ? argument.type.slice(0, -1) : argument.type;
   const write = writers[type] ?? writePlain;
-  const reject = (expected: string, value: unknown): never => {
+  const reject: Reject = (expected, value, code = 'ERR_ARGUMENT') => {
     throw new FmoeError(
-      'ERR_ARGUMENT',
+      code,
       `${op}: argument '${argument.name}' must be ${expected}, got ${describeValue(value)}`,
       { op, argument: argument.name },
     );
@@ -108,15 +138,18 @@ function writerOf(op: string, argument: ArgumentSchema): Writer {
   }
   return (flat, value) => {
     if (value === undefined || value === null) flat.push(value);
-    else write(flat, value, argument, reject);
+    else write(flat, value, argument, reject, op);
   };
 }
+
+type Reject = (expected: string, value: unknown, code?: FmoeErrorCode) => never;
 
 type TypeWriter = (
   flat: unknown[],
   value: unknown,
   argument: ArgumentSchema,
-  reject: (expected: string, value: unknown) => never,
+  reject: Reject,
+  op: string,
 ) => void;
 
 const writePlain: TypeWriter = (flat, value, _argument, reject) => {
@@ -163,7 +196,9 @@ const writers: Readonly<Record<string, TypeWriter>> = {
   'float[]': writeNumberList,
   'bool[]': writeNumberList,
   'Scalar[]': writeNumberList,
-  ScalarType: (flat, value) => flat.push(dtypeCode(value as DType)),
+  ScalarType: (flat, value, _argument, reject) =>
+    flat.push(isDType(value) ? dtypeCode(value) : reject(`one of ${dtypes.join(', ')}`, value, 'ERR_DTYPE')),
+  Device: (flat, value, _argument, _reject, op) => flat.push(checkDevice(op, value)),
   Layout: writeOneOf({ strided: 0 }),
   MemoryFormat: writeOneOf({ contiguous: 0, preserve: 1, channels_last: 2, channels_last_3d: 3 }),
   Generator: (flat, value, _argument, reject) =>
@@ -209,17 +244,6 @@ function placeOptions(op: string, schema: OperatorSchema, args: readonly unknown
 /** `index_select` → `indexSelect`; a trailing underscore, the mark of in-place operators, stays. */
 export function camelCase(name: string): string {
   return name.replace(/(?!^)_+([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-}
-
-/** A value, short, for a message. */
-export function describeValue(value: unknown): string {
-  if (value instanceof TensorBase)
-    return value.isDisposed ? 'a disposed tensor' : `a tensor [${value.shape.join(', ')}]`;
-  if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (typeof value === 'string') return `'${value}'`;
-  if (typeof value === 'object' && value !== null)
-    return `an object of class ${value.constructor?.name ?? 'Object'}`;
-  return String(value);
 }
 
 // --- results ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
+import { describeValue } from './describe.js';
 import { type DType, dtypeName } from './dtype.js';
-import { classifyNativeMessage, FmoeError, type FmoeErrorCode, type FmoeErrorDetails } from './errors.js';
+import { FmoeError, type FmoeErrorDetails } from './errors.js';
 import { type Handle, native } from './native/index.js';
+import { readNativeError } from './native-errors.js';
 import type { Tensor } from './tensor.js';
 
 /** Frees what was born outside every scope and then forgotten. Runs only when the event loop turns. */
@@ -104,36 +106,62 @@ export function watchForgotten(tensor: TensorBase): void {
 }
 
 /**
- * @internal The error that a user sees for one that native code threw.
+ * @internal The error that a user sees for one that native code threw. What JavaScript threw, in a hook or in a function of
+ * the user's, passes unchanged.
  *
- * @param operands the tensors among the arguments
+ * @param operands the arguments; tensors among them are described
+ * @param names the arguments' names
  */
-export function toFmoeError(error: unknown, op: string, operands: readonly unknown[] = []): unknown {
-  if (FmoeError.isInstance(error)) return error;
-  const { code, message } = error as { code?: FmoeErrorCode; message?: string };
-  if (code === undefined || !code.startsWith('ERR_') || message === undefined) return error;
-  const text = message.trim();
+export function toFmoeError(
+  error: unknown,
+  op: string,
+  operands: readonly unknown[] = [],
+  names: readonly string[] = [],
+): unknown {
+  const failure = readNativeError(error);
+  if (failure === undefined) return error;
+  const { code, message } = failure;
   const details: FmoeErrorDetails = { op, cause: error };
-  const argument = /^argument '([^']+)'/.exec(text)?.[1];
+  const tensors = operands.flat().filter((operand) => operand instanceof TensorBase);
+  let argument = /^argument '([^']+)'/.exec(message)?.[1];
+  if (code === 'ERR_DISPOSED') {
+    const at = operands.findIndex((operand) => [operand].flat().some(isDisposed));
+    argument ??= names[at];
+    const which =
+      argument === undefined
+        ? ''
+        : ` (argument '${argument}'${tensors.length > 1 ? `, number ${at + 1}` : ''})`;
+    if (argument !== undefined) details.argument = argument;
+    return new FmoeError(code, `${op}: ${message}${which}`, details);
+  }
   if (argument !== undefined) details.argument = argument;
-  const live = flatTensors(operands);
+  const live = tensors.filter((tensor) => !tensor.isDisposed);
   if (live.length > 0) {
     details.shapes = live.map((tensor) => tensor.shape);
     details.dtypes = live.map((tensor) => tensor.dtype);
     details.devices = live.map((tensor) => tensor.device);
   }
-  const kind = classifyNativeMessage(code, text);
-  const sizes =
-    live.length > 0 && (kind === 'ERR_OUT_OF_MEMORY' || kind === 'ERR_SHAPE')
-      ? ` (operands: ${live.map((tensor) => `${tensor.dtype}[${tensor.shape.join(', ')}]`).join(', ')})`
-      : '';
-  return new FmoeError(kind, `${op}: ${text}${sizes}`, details);
+  return new FmoeError(code, `${op}: ${message}${contextOf(code, operands)}`, details);
 }
 
-function flatTensors(operands: readonly unknown[]): TensorBase[] {
-  return operands
-    .flatMap((operand) => (Array.isArray(operand) ? (operand as unknown[]) : [operand]))
-    .filter((operand): operand is TensorBase => operand instanceof TensorBase && !operand.isDisposed);
+const isDisposed = (operand: unknown): boolean => operand instanceof TensorBase && operand.isDisposed;
+
+/** The arguments, where sizes or dtypes are what went wrong and the message may not say which. */
+function contextOf(code: string, operands: readonly unknown[]): string {
+  if (!['ERR_SHAPE', 'ERR_DTYPE', 'ERR_INDEX', 'ERR_OUT_OF_MEMORY'].includes(code) || operands.length === 0)
+    return '';
+  const given = operands.filter((operand) => operand !== undefined);
+  return ` (arguments: ${given.map(describeOperand).join(', ')})`;
+}
+
+function describeOperand(operand: unknown): string {
+  if (operand instanceof TensorBase)
+    return operand.isDisposed ? 'disposed' : `${operand.dtype}[${operand.shape.join(', ')}]`;
+  if (Array.isArray(operand) && operand.some((item) => item instanceof TensorBase)) {
+    const items = operand.slice(0, 8).map(describeOperand);
+    return `[${items.join(', ')}${operand.length > 8 ? `, … ${operand.length - 8} more` : ''}]`;
+  }
+  return describeValue(operand);
 }
 
 /** @internal Runs native code and turns what it throws into an FmoeError. */

@@ -138,6 +138,8 @@ export interface NativeBinding {
   setGradEnabled(enabled: boolean): boolean;
   isGradEnabled(): boolean;
   setPumpAlways(always: boolean): void;
+  /** Inside a callback: false when the running backward computes chosen gradients only. */
+  computesAllLeaves(): boolean;
   liveCallbacks(): number;
 
   // runtime.cpp

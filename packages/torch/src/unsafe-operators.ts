@@ -1,0 +1,34 @@
+/*
+ * Operators that `op()` refuses, as data with reasons. libtorch calls its inner operators with arguments that it has checked
+ * before; called directly with wrong ones they read and write outside of their tensors or divide by zero, which ends the
+ * process. Every entry was found by calling all operators with wrong arguments (test/fuzz).
+ */
+
+const checkedForm = (name: string): string =>
+  `it trusts its arguments blindly; use ${name}, which checks them`;
+const otherBackEnd =
+  'it belongs to a back end that this package does not use and trusts its arguments blindly';
+
+const refused: readonly (readonly [RegExp, string])[] = [
+  [/^(quantized|_quantized|mkldnn|mkldnn_prepacked|onednn|xnnpack|rngprims)::/, otherBackEnd],
+  [/^aten::(_nnpack|quantized_|_dyn_quant|mkldnn_|_mkldnn|fbgemm_|_fw_primal)/, otherBackEnd],
+  [/^(_c10d_functional|_c10d_functional_autograd|c10d|symm_mem)::/, "it needs libtorch's own process groups"],
+  [
+    /^aten::(native_batch_norm|_native_batch_norm_legit|_batch_norm_no_update|_batch_norm_with_update|batch_norm_)/,
+    checkedForm('batch_norm'),
+  ],
+  [/^aten::_fft_/, checkedForm('fft_fft, fft_rfft …')],
+  [/^aten::_foreach_copy(\.|$)/, checkedForm('_foreach_copy_')],
+  [/^aten::_stack(\.|$)/, checkedForm('stack')],
+  [/^aten::_weight_norm/, checkedForm('norm and mul')],
+  [/^aten::_pdist/, checkedForm('pdist')],
+  [/^aten::_cholesky_solve_helper/, checkedForm('cholesky_solve')],
+  [/^aten::_transform_bias_rescale_qkv/, checkedForm('scaled_dot_product_attention')],
+  [/^aten::align_tensors/, 'named tensors are not supported'],
+  [/^aten::(fractional_max_pool[23]d_backward)/, checkedForm('the forward operator and backward()')],
+];
+
+/** Why an operator is refused, or undefined. */
+export function refusal(name: string): string | undefined {
+  return refused.find(([pattern]) => pattern.test(name))?.[1];
+}
