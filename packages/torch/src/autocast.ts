@@ -1,3 +1,5 @@
+import { checkFunction, checkOptions, refusePromise } from './check.js';
+import { checkDevice } from './device.js';
 import { type DType, dtypeCode, dtypeName } from './dtype.js';
 import { FmoeError } from './errors.js';
 import { native } from './native/index.js';
@@ -23,7 +25,11 @@ export type AutocastState = Required<AutocastOptions>;
  * @throws FmoeError `ERR_ARGUMENT` when `body` returns a promise; `ERR_DTYPE` for another dtype.
  */
 export function autocast<Result>(options: AutocastOptions, body: () => Result): Result {
+  checkOptions('autocast', options, ['device', 'dtype', 'enabled']);
+  checkFunction('autocast', 'body', body);
   const { device = 'cpu', dtype = 'bfloat16', enabled = true } = options;
+  // Autocast of a GPU that is not there does nothing, so that one program runs on both.
+  if (device !== 'cuda') checkDevice('autocast', device);
   if (dtype !== 'bfloat16' && dtype !== 'float16') {
     throw new FmoeError('ERR_DTYPE', `autocast(): computes in bfloat16 or float16, not in ${dtype}`, {
       op: 'autocast',
@@ -34,13 +40,7 @@ export function autocast<Result>(options: AutocastOptions, body: () => Result): 
   );
   try {
     const result = body();
-    if (result instanceof Promise) {
-      result.catch(() => {});
-      throw new FmoeError(
-        'ERR_ARGUMENT',
-        'autocast(): the function returned a promise, but the mode ends with the call',
-      );
-    }
+    refusePromise('autocast', result, 'but the mode ends with the call');
     return result;
   } finally {
     native().exitAutocast(device, wasEnabled, previous);

@@ -4,7 +4,7 @@ import { FmoeError } from './errors.js';
 import { native } from './native/index.js';
 import { op } from './op.js';
 import type { Tensor } from './tensor.js';
-import { guarded, type TensorBase, wrap } from './tensor-base.js';
+import { guarded, type TensorBase, toFmoeError, wrap } from './tensor-base.js';
 
 /** What `toArray()` gives. */
 export type NestedArray = number | bigint | boolean | NestedArray[];
@@ -50,10 +50,17 @@ export function readArray(tensor: TensorBase): NestedArray {
 /** @internal See `Tensor.toArrayAsync`. */
 export async function readArrayAsync(tensor: TensorBase): Promise<NestedArray> {
   if (tensor.device === 'cpu') return readArray(tensor);
-  const copy = wrap(await guarded('toArrayAsync', () => native().toCpuAsync(tensor.handle)));
-  const values = readArray(copy);
-  copy.dispose();
-  return values;
+  let copy: Tensor;
+  try {
+    copy = wrap(await native().toCpuAsync(tensor.handle));
+  } catch (error) {
+    throw toFmoeError(error, 'toArrayAsync', [tensor]);
+  }
+  try {
+    return readArray(copy);
+  } finally {
+    copy.dispose();
+  }
 }
 
 /** @internal The elements in row-major order as plain values. */

@@ -1,3 +1,5 @@
+import { seedBits } from './check.js';
+import { checkDevice } from './device.js';
 import { native } from './native/index.js';
 import { guarded } from './tensor-base.js';
 
@@ -9,13 +11,14 @@ export class Generator {
 
   /** @param device where its numbers are drawn: `cpu`, `cuda:0` … */
   constructor(device = 'cpu') {
-    this.device = device;
+    this.device = checkDevice('Generator', device);
     this.id = guarded('Generator', () => native().newGenerator(device));
   }
 
   /** Starts the sequence of a seed (an integer of at most 64 bits). */
   manualSeed(seed: number | bigint): this {
-    guarded('Generator.manualSeed', () => native().setSeed(this.id, BigInt.asUintN(64, BigInt(seed))));
+    const bits = seedBits('Generator.manualSeed', seed);
+    guarded('Generator.manualSeed', () => native().setSeed(this.id, bits));
     return this;
   }
 }

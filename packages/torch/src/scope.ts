@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { checkFunction, refusePromise } from './check.js';
 import { FmoeError } from './errors.js';
 import { native, setBeforeUse } from './native/index.js';
 import { guarded, TensorBase, watchForgotten } from './tensor-base.js';
@@ -61,8 +62,14 @@ export class Scope {
     return this.closed;
   }
 
-  /** Lets a tensor (or all tensors of an array or a plain object) outlive this scope: they move to the scope around it. */
+  /**
+   * Lets a tensor (or all tensors of an array or a plain object) outlive this scope: they move to the scope around it.
+   *
+   * @throws FmoeError `ERR_ARGUMENT` once this scope has ended.
+   */
   keep<Value>(value: Value): Value {
+    if (this.closed)
+      throw new FmoeError('ERR_ARGUMENT', 'scope.keep(): the scope has ended', { op: 'scope.keep' });
     moveOut(value, this.id, this.outerId());
     return value;
   }
@@ -97,6 +104,9 @@ export function scope(): Scope {
     throw new FmoeError(
       'ERR_ARGUMENT',
       'scope() inside tidy() or a native callback: use a nested tidy() there',
+      {
+        op: 'scope',
+      },
     );
   }
   return new Scope();
@@ -107,6 +117,16 @@ export function scope(): Scope {
  * and plain objects of tensors.
  */
 export async function scoped<Result>(body: (scope: Scope) => Promise<Result>): Promise<Result> {
+  checkFunction('scoped', 'body', body);
+  if (synchronousDepth > 0) {
+    throw new FmoeError(
+      'ERR_ARGUMENT',
+      'scoped() inside tidy() or a native callback, which end before it does',
+      {
+        op: 'scoped',
+      },
+    );
+  }
   return asyncScopes.run(asyncScopes.getStore() as Scope, async () => {
     using own = new Scope();
     return own.keep(await body(own));
@@ -120,6 +140,7 @@ export async function scoped<Result>(body: (scope: Scope) => Promise<Result>): P
  * @throws FmoeError `ERR_ARGUMENT` when `body` returns a promise: use {@link scoped}.
  */
 export function tidy<Result>(body: () => Result): Result {
+  checkFunction('tidy', 'body', body);
   const binding = native();
   const { activeScope } = binding;
   const outer = activeScope[0]!;
@@ -128,13 +149,7 @@ export function tidy<Result>(body: () => Result): Result {
   synchronousDepth++;
   try {
     const result = body();
-    if (result instanceof Promise) {
-      result.catch(() => {});
-      throw new FmoeError(
-        'ERR_ARGUMENT',
-        'tidy(): the function returned a promise, and its tensors would die before it ends. Use scoped(async () => …)',
-      );
-    }
+    refusePromise('tidy', result, 'and its tensors would die before it ends. Use scoped(async () => …)');
     moveOut(result, id, outer);
     return result;
   } finally {
@@ -179,18 +194,28 @@ function moveOut(value: unknown, from: number, to: number): void {
   });
 }
 
+/** Visits the tensors in arrays, maps, sets and plain objects, however deep; objects of classes own theirs. */
 function eachTensor(value: unknown, visit: (tensor: TensorBase) => void): void {
   if (value instanceof TensorBase) {
     visit(value);
-  } else if (Array.isArray(value)) {
-    for (const item of value) eachTensor(item, visit);
-  } else if (value instanceof Map) {
-    for (const item of value.values()) eachTensor(item, visit);
-  } else if (typeof value === 'object' && value !== null) {
-    const prototype: unknown = Object.getPrototypeOf(value);
-    if (prototype !== Object.prototype && prototype !== null) return;
-    for (const item of Object.values(value)) eachTensor(item, visit);
+    return;
   }
+  // A set grows while it is walked, and holds what contains itself once.
+  const containers = new Set([value]);
+  for (const container of containers) {
+    for (const item of itemsOf(container)) {
+      if (item instanceof TensorBase) visit(item);
+      else containers.add(item);
+    }
+  }
+}
+
+function itemsOf(container: unknown): Iterable<unknown> {
+  if (typeof container !== 'object' || container === null) return [];
+  if (Array.isArray(container) || container instanceof Set) return container;
+  if (container instanceof Map) return container.values();
+  const prototype: unknown = Object.getPrototypeOf(container);
+  return prototype === Object.prototype || prototype === null ? Object.values(container) : [];
 }
 
 /** Counts of tensors that JavaScript holds. */

@@ -5,8 +5,10 @@ import {
   type HookHandle,
   registerHook,
 } from './autograd/backward.js';
+import { checkBoolean, checkOptions, checkTensor } from './check.js';
 import { type NestedArray, readArray, readArrayAsync, readData, readItem } from './data.js';
-import { type DType, isDType, type TypedArray } from './dtype.js';
+import { checkDevice } from './device.js';
+import { type DType, dtypes, isDType, type TypedArray } from './dtype.js';
 import { FmoeError } from './errors.js';
 import { formatTensor } from './format-tensor.js';
 import { methodNames } from './generated/overloads.js';
@@ -44,6 +46,7 @@ export class Tensor extends TensorBase {
   }
 
   set requiresGrad(value: boolean) {
+    checkBoolean('requiresGrad', 'value', value);
     guarded('requiresGrad', () => native().setRequiresGrad(this.handle, value), [this]);
   }
 
@@ -60,6 +63,7 @@ export class Tensor extends TensorBase {
   }
 
   set grad(value: Tensor | null) {
+    if (value !== null) checkTensor('grad', 'value', value);
     guarded('grad', () => native().setGradient(this.handle, value?.handle ?? 0), [this, value]);
   }
 
@@ -117,16 +121,18 @@ export class Tensor extends TensorBase {
   /**
    * This tensor as another dtype, on another device, or both. Gives back this very tensor when nothing changes (unless
    * `copy` is set). Differentiable.
+   *
+   * @throws FmoeError `ERR_ARGUMENT` for what is neither, `ERR_DEVICE` for a device that is not there.
    */
   to(target: DType | string | ToOptions): Tensor {
-    const options: ToOptions =
-      typeof target === 'object' ? target : isDType(target) ? { dtype: target } : { device: target };
-    const { dtype, device, nonBlocking, copy } = options;
-    if (dtype === undefined && device === undefined && !copy) return this;
-    if (!copy && (dtype ?? this.dtype) === this.dtype && (device ?? this.device) === this.device) return this;
+    const { dtype, device, nonBlocking, copy } = destination(target);
+    const present = this.device;
+    const stays = dtype === undefined || dtype === this.dtype;
+    if (stays && copy !== true && (device === undefined || device === present || isCurrent(device, present)))
+      return this;
     return op('aten::to.dtype_layout')(this, {
       dtype: dtype ?? this.dtype,
-      device: device ?? this.device,
+      device: device ?? present,
       nonBlocking,
       copy,
     }) as Tensor;
@@ -235,6 +241,26 @@ export class Tensor extends TensorBase {
     return formatTensor(this);
   }
 }
+
+function destination(target: unknown): ToOptions {
+  if (isDType(target)) return { dtype: target };
+  if (typeof target === 'string') {
+    if (!/^(cpu|cuda|meta)/.test(target)) {
+      throw new FmoeError(
+        'ERR_ARGUMENT',
+        `to: '${target}' is neither a dtype (${dtypes.join(', ')}) nor a device`,
+        { op: 'to' },
+      );
+    }
+    return { device: checkDevice('to', target) };
+  }
+  checkOptions('to', target, ['dtype', 'device', 'nonBlocking', 'copy']);
+  return target as ToOptions;
+}
+
+/** `cuda` without a number is the GPU that is current. */
+const isCurrent = (device: string, present: string): boolean =>
+  device === 'cuda' && present === `cuda:${native().currentDevice()}`;
 
 setTensorClass(Tensor);
 installMethods(Tensor.prototype, methodNames);

@@ -1,3 +1,5 @@
+import { checkFunction, checkOptions, checkTensors } from '../check.js';
+import { describeValue } from '../describe.js';
 import { FmoeError } from '../errors.js';
 import { native } from '../native/index.js';
 import { insideNativeScope } from '../scope.js';
@@ -25,12 +27,23 @@ export function backward(
   gradOutputs?: readonly (Tensor | null)[],
   options: BackwardOptions = {},
 ): void {
-  const { createGraph = false, retainGraph = createGraph, inputs = [] } = options;
-  const gradients = gradOutputs === undefined ? new Float64Array(0) : handlesOf(gradOutputs);
+  checkTensors('backward', 'outputs', outputs);
+  if (gradOutputs !== undefined) checkTensors('backward', 'gradOutputs', gradOutputs, true);
+  checkOptions('backward', options, ['retainGraph', 'createGraph', 'inputs']);
+  const { createGraph = false, retainGraph = createGraph, inputs } = options;
+  if (inputs !== undefined) checkTensors('backward', 'inputs', inputs);
+  if (outputs.length === 0 || inputs?.length === 0) {
+    const missing = outputs.length === 0 ? 'outputs' : 'inputs';
+    throw new FmoeError('ERR_ARGUMENT', `backward: '${missing}' is empty`, {
+      op: 'backward',
+      argument: missing,
+    });
+  }
+  const gradients = handlesOf(gradOutputs ?? []);
   guarded(
     'backward',
-    () => native().backward(handlesOf(outputs), gradients, retainGraph, createGraph, handlesOf(inputs)),
-    outputs,
+    () => native().backward(handlesOf(outputs), gradients, retainGraph, createGraph, handlesOf(inputs ?? [])),
+    [outputs, gradOutputs, inputs],
   );
 }
 
@@ -63,10 +76,14 @@ export function grad(
   inputs: Tensor | readonly Tensor[],
   options: GradOptions = {},
 ): (Tensor | null)[] {
+  checkOptions('grad', options, ['gradOutputs', 'retainGraph', 'createGraph', 'allowUnused']);
   const { createGraph = false, retainGraph = createGraph, allowUnused = false, gradOutputs } = options;
   const outputList = outputs instanceof TensorBase ? [outputs] : outputs;
   const inputList = inputs instanceof TensorBase ? [inputs] : inputs;
-  const gradients = gradOutputs === undefined ? new Float64Array(0) : handlesOf(gradOutputs);
+  checkTensors('grad', 'outputs', outputList);
+  checkTensors('grad', 'inputs', inputList);
+  if (gradOutputs !== undefined) checkTensors('grad', 'gradOutputs', gradOutputs, true);
+  const gradients = handlesOf(gradOutputs ?? []);
   const handles = guarded(
     'grad',
     () =>
@@ -78,7 +95,7 @@ export function grad(
         createGraph,
         allowUnused,
       ),
-    [...outputList, ...inputList],
+    [outputList, inputList, gradOutputs],
   );
   return handles.map((handle) => (handle === 0 ? null : wrap(handle)));
 }
@@ -94,16 +111,31 @@ export interface HookHandle {
 
 /** @internal See `Tensor.registerHook`. */
 export function registerHook(tensor: TensorBase, hook: GradientHook): HookHandle {
-  if (typeof hook !== 'function') {
-    throw new FmoeError('ERR_ARGUMENT', 'registerHook(): expected a function', { op: 'registerHook' });
-  }
+  checkFunction('registerHook', 'hook', hook);
+  let active = true;
   const key = guarded(
     'registerHook',
     () =>
       native().registerHook(tensor.handle, ([handle]) =>
-        insideNativeScope(() => [hook(wrap(handle!))?.handle ?? 0]),
+        insideNativeScope(() => (active && handle !== 0 ? [replacement(hook(wrap(handle!)))] : [0])),
       ),
     [tensor],
   );
-  return { remove: () => native().removeHook(tensor.handle, key) };
+  return {
+    remove: () => {
+      active = false;
+      // The graph may outlive the tensor, and the hook with it; it does nothing any more.
+      if (!tensor.isDisposed) native().removeHook(tensor.handle, key);
+    },
+  };
+}
+
+function replacement(returned: unknown): number {
+  if (returned === undefined || returned === null) return 0;
+  if (returned instanceof TensorBase) return returned.handle;
+  throw new FmoeError(
+    'ERR_AUTOGRAD',
+    `registerHook: a hook must return a tensor or nothing, this one returned ${describeValue(returned)}`,
+    { op: 'registerHook' },
+  );
 }

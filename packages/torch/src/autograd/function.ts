@@ -1,3 +1,5 @@
+import { checkTensors, refusePromise } from '../check.js';
+import { describeValue } from '../describe.js';
 import { FmoeError } from '../errors.js';
 import { native } from '../native/index.js';
 import { op } from '../op.js';
@@ -25,6 +27,7 @@ export class FunctionContext {
    * its own graph alive for ever.
    */
   saveForBackward(...tensors: Tensor[]): void {
+    checkTensors('saveForBackward', 'tensors', tensors);
     this.saved = tensors;
   }
 
@@ -35,11 +38,13 @@ export class FunctionContext {
 
   /** Outputs that have no gradient, such as indices. */
   markNonDifferentiable(...tensors: Tensor[]): void {
+    checkTensors('markNonDifferentiable', 'tensors', tensors);
     this.nonDifferentiable = tensors;
   }
 
   /** Inputs that forward changed in place; they must be among the outputs. */
   markDirty(...tensors: Tensor[]): void {
+    checkTensors('markDirty', 'tensors', tensors);
     this.dirty = tensors;
   }
 
@@ -53,6 +58,7 @@ export class FunctionContext {
 export type Gradients = Tensor | null | readonly (Tensor | null)[];
 
 interface FunctionClass<Args extends unknown[], Output extends Tensor | Tensor[]> {
+  readonly name: string;
   forward(context: FunctionContext, ...args: Args): Output;
   backward(context: FunctionContext, ...gradients: Tensor[]): Gradients;
 }
@@ -96,10 +102,11 @@ export class AutogradFunction {
     );
     const output = noGrad(() => this.forward(context, ...args));
     const outputs: readonly Tensor[] = Array.isArray(output) ? output : [output];
-    if (!outputs.every((item) => item instanceof TensorBase)) {
+    if (outputs.length === 0 || !outputs.every((item) => item instanceof TensorBase)) {
       throw new FmoeError(
         'ERR_ARGUMENT',
-        'autograd.Function: forward must return a tensor or an array of tensors',
+        `autograd.Function: forward must return a tensor or an array of tensors, got ${describeValue(output)}`,
+        { op: this.name },
       );
     }
     const zerosFor = outputs.map(({ shape, dtype, device }) => ({ shape, dtype, device }));
@@ -107,17 +114,12 @@ export class AutogradFunction {
     const backward = (gradients: number[], saved: number[]): number[] =>
       insideNativeScope(() => {
         context.unpack(saved.map(wrap));
-        const given = gradients.map((handle, i) => (handle === 0 ? zeros(zerosFor[i]!) : wrap(handle)));
-        const result = this.backward(context, ...given);
-        context.unpack(undefined);
-        const list: readonly (Tensor | null)[] = Array.isArray(result) ? result : [result as Tensor | null];
-        if (list.length !== args.length) {
-          throw new FmoeError(
-            'ERR_AUTOGRAD',
-            `autograd.Function: backward returned ${list.length} gradients, forward took ${args.length} arguments`,
-          );
+        try {
+          const given = gradients.map((handle, i) => (handle === 0 ? zeros(zerosFor[i]!) : wrap(handle)));
+          return gradientHandles(this.name, this.backward(context, ...given), args);
+        } finally {
+          context.unpack(undefined);
         }
-        return list.filter((_, i) => args[i] instanceof TensorBase).map((gradient) => gradient?.handle ?? 0);
       });
 
     const handles = guarded(
@@ -140,6 +142,26 @@ export class AutogradFunction {
     const results = handles.map(wrap);
     return (Array.isArray(output) ? results : results[0]) as Output;
   }
+}
+
+/** What backward returned, as handles for the tensors among the arguments of forward. */
+function gradientHandles(name: string, result: unknown, args: readonly unknown[]): number[] {
+  refusePromise(`${name}.backward`, result, 'but the engine waits for no promise');
+  const list: readonly unknown[] = Array.isArray(result) ? result : [result];
+  const fail = (problem: string): never => {
+    throw new FmoeError('ERR_AUTOGRAD', `autograd.Function: backward of ${name} returned ${problem}`, {
+      op: name,
+    });
+  };
+  if (list.length !== args.length) fail(`${list.length} gradients, forward took ${args.length} arguments`);
+  const handles: number[] = [];
+  list.forEach((gradient, i) => {
+    const isNone = gradient === null || gradient === undefined;
+    if (!isNone && !(gradient instanceof TensorBase))
+      fail(`${describeValue(gradient)} for argument ${i}, not a tensor or null`);
+    if (args[i] instanceof TensorBase) handles.push(isNone ? 0 : (gradient as TensorBase).handle);
+  });
+  return handles;
 }
 
 const zeros = ({

@@ -1,11 +1,14 @@
-import { FmoeError } from '../errors.js';
+import { checkBoolean, checkFunction, refusePromise } from '../check.js';
 import { native } from '../native/index.js';
 
 /** Whether operators are recorded for backward. */
 export const isGradEnabled = (): boolean => native().isGradEnabled();
 
 /** Switches recording on or off until it is switched again; gives the state before. {@link noGrad} is safer. */
-export const setGradEnabled = (enabled: boolean): boolean => native().setGradEnabled(enabled);
+export function setGradEnabled(enabled: boolean): boolean {
+  checkBoolean('setGradEnabled', 'enabled', enabled);
+  return native().setGradEnabled(enabled);
+}
 
 /**
  * Runs `body` without recording. The mode is the thread's, so it cannot span an `await`.
@@ -18,19 +21,11 @@ export const noGrad = <Result>(body: () => Result): Result => withGradMode('noGr
 export const enableGrad = <Result>(body: () => Result): Result => withGradMode('enableGrad', true, body);
 
 function withGradMode<Result>(name: string, enabled: boolean, body: () => Result): Result {
+  checkFunction(name, 'body', body);
   const previous = native().setGradEnabled(enabled);
   try {
     const result = body();
-    if (result instanceof Promise) {
-      result.catch(() => {});
-      throw new FmoeError(
-        'ERR_ARGUMENT',
-        `${name}(): the function returned a promise, but the mode ends with the call`,
-        {
-          op: name,
-        },
-      );
-    }
+    refusePromise(name, result, 'but the mode ends with the call');
     return result;
   } finally {
     native().setGradEnabled(previous);

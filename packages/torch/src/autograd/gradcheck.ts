@@ -1,3 +1,4 @@
+import { checkFunction, checkOptions, checkTensors } from '../check.js';
 import { FmoeError } from '../errors.js';
 import { tidy } from '../scope.js';
 import type { Tensor } from '../tensor.js';
@@ -28,6 +29,9 @@ export function gradcheck(
   inputs: readonly Tensor[],
   options: GradcheckOptions = {},
 ): void {
+  checkFunction('gradcheck', 'body', body);
+  checkTensors('gradcheck', 'inputs', inputs);
+  checkOptions('gradcheck', options, ['eps', 'atol', 'rtol']);
   const { eps = 1e-6, atol = 1e-5, rtol = 1e-3 } = options;
   const checked = inputs.filter((input) => input.requiresGrad);
   if (checked.length === 0) throw new FmoeError('ERR_AUTOGRAD', 'gradcheck(): no input requires a gradient');
@@ -37,7 +41,11 @@ export function gradcheck(
       dtypes: [narrow.dtype],
     });
   }
-  const evaluate = (): Tensor[] => [body(...inputs)].flat() as Tensor[];
+  const evaluate = (): Tensor[] => {
+    const outputs = [body(...inputs)].flat() as Tensor[];
+    checkTensors('gradcheck', 'the result of body', outputs);
+    return outputs;
+  };
 
   const analytic = tidy(() => analyticJacobians(evaluate(), checked));
   checked.forEach((input, inputIndex) => {
@@ -67,21 +75,20 @@ function analyticJacobians(outputs: readonly Tensor[], inputs: readonly Tensor[]
     const flat = output.reshape([-1]);
     for (let position = 0; position < flat.numel(); position++) {
       const gradients = output.requiresGrad
-        ? grad([flat.select(0, position)], inputs, { retainGraph: true, allowUnused: true } as {
-            allowUnused: boolean;
-          })
+        ? grad([flat.select(0, position)], inputs, { retainGraph: true, allowUnused: true as boolean })
         : inputs.map(() => null);
       gradients.forEach((gradient, i) => {
         rows[i]!.push(
-          gradient === null
-            ? new Float64Array(inputs[i]!.numel())
-            : Float64Array.from(gradient.cpu().contiguous().data() as Float64Array),
+          gradient === null ? new Float64Array(inputs[i]!.numel()) : Float64Array.from(valuesOf(gradient)),
         );
       });
     }
     return rows;
   });
 }
+
+const valuesOf = (tensor: Tensor): Float64Array =>
+  tensor.detach().reshape([-1]).to({ dtype: 'float64', device: 'cpu' }).contiguous().data() as Float64Array;
 
 /** The derivative of every output element by one input element. */
 function centralDifference(
@@ -94,10 +101,15 @@ function centralDifference(
   const original = cell.item();
   const at = (value: number): number[][] => {
     cell.fill_(value);
-    return evaluate().map((output) => Array.from(output.detach().reshape([-1]).cpu().data() as Float64Array));
+    return evaluate().map((output) => Array.from(valuesOf(output)));
   };
-  const above = at(original + eps);
-  const below = at(original - eps);
-  cell.fill_(original);
+  let above: number[][];
+  let below: number[][];
+  try {
+    above = at(original + eps);
+    below = at(original - eps);
+  } finally {
+    cell.fill_(original);
+  }
   return above.map((values, output) => values.map((value, i) => (value - below[output]![i]!) / (2 * eps)));
 }
