@@ -1,4 +1,4 @@
-import { FmoeError, manualSeed, memory, nn, randn, type Tensor, tensor, tidy } from '@fmoe/torch';
+import { autocast, FmoeError, manualSeed, memory, nn, randn, type Tensor, tensor, tidy } from '@fmoe/torch';
 import { expectAllClose } from '@fmoe/torch/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { bruteForce, expectSameOutputAndGradients, unevenWeights } from '../test/brute-force.js';
@@ -132,6 +132,18 @@ describe('FMoETransformerMLP', () => {
         expect(value.std().item()).toBeCloseTo(bound / Math.sqrt(3), width === 25 ? 2 : 3);
       }
     }
+  });
+
+  it('computes the experts in bfloat16 under autocast, near the float32 result', () => {
+    const layer = new FMoETransformerMLP({ ...sizes, numExpert: 4 });
+    const x = randn([20, sizes.dModel]);
+    const plain = layer.forward(x);
+    const narrow = autocast({ dtype: 'bfloat16' }, () => layer.forward(x));
+    expect(narrow.dtype).toBe('bfloat16');
+    // bfloat16 keeps 8 bits: a few roundings of 2^-9 relative to the largest terms.
+    expectAllClose(narrow.float(), plain, { rtol: 0.03, atol: 0.02 });
+    narrow.sum().backward();
+    expect(layer.experts.htoh4.weight.grad!.dtype).toBe('float32');
   });
 
   it('is deterministic to the bit', () => {

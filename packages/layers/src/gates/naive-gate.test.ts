@@ -1,4 +1,4 @@
-import { gradcheck, manualSeed, randn, type Tensor, tensor, tidy } from '@fmoe/torch';
+import { autocast, gradcheck, manualSeed, randn, type Tensor, tensor, tidy } from '@fmoe/torch';
 import { expectAllClose } from '@fmoe/torch/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { NaiveGate } from './naive-gate.js';
@@ -99,6 +99,17 @@ describe('NaiveGate', () => {
     const { topScore } = gate.forward(randn([6, 8]).bfloat16());
     expect(topScore.dtype).toBe('float32');
     expect(gate.getLoss()!.dtype).toBe('float32');
+  });
+
+  it('keeps the router in float32 under autocast', () => {
+    const gate = new NaiveGate({ dModel: 8, numExpert: 4 });
+    const x = randn([6, 8]);
+    const plain = gate.forward(x);
+    autocast({ dtype: 'bfloat16' }, () => {
+      expect(x.matmul(x.t()).dtype).toBe('bfloat16');
+      expectAllClose(gate.forward(x).topScore, plain.topScore, { rtol: 0, atol: 0 });
+      expect(x.matmul(x.t()).dtype).toBe('bfloat16');
+    });
   });
 
   it('leaves no loss in evaluation mode, without balance, or with no tokens worth anything but a number', () => {

@@ -1,4 +1,13 @@
-import { getRngState, gradcheck, manualSeed, randn, randnLike, setRngState, type Tensor } from '@fmoe/torch';
+import {
+  autocast,
+  getRngState,
+  gradcheck,
+  manualSeed,
+  randn,
+  randnLike,
+  setRngState,
+  type Tensor,
+} from '@fmoe/torch';
 import { expectAllClose } from '@fmoe/torch/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { NoisyGate } from './noisy-gate.js';
@@ -100,6 +109,15 @@ describe('NoisyGate', () => {
     });
     // Each expert has all 8 tokens: the load is even and adds nothing.
     expect(gate.getLoss()!.item()).toBeCloseTo(squaredVariation(importance), 12);
+  });
+
+  it('keeps the router in float32 under autocast', () => {
+    const gate = new NoisyGate({ dModel: 8, numExpert: 4 }).eval();
+    const x = randn([6, 8]);
+    const plain = gate.forward(x).topScore;
+    autocast({ dtype: 'bfloat16' }, () => {
+      expectAllClose(gate.forward(x).topScore, plain, { rtol: 0, atol: 0 });
+    });
   });
 
   it('has a loss of 0 with a single expert', () => {

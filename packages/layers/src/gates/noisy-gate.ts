@@ -4,7 +4,7 @@ import { empty, nn, randnLike, type Tensor, where, zerosLike } from '@fmoe/torch
 import { squaredVariation } from '../balance/balance-loss.js';
 import { checkTokens } from '../check.js';
 import { BaseGate, type GateOptions, type Route } from './base-gate.js';
-import { atLeastFloat32 } from './router-logits.js';
+import { atLeastFloat32, withoutAutocast } from './router-logits.js';
 
 /** Added to the noise's standard deviation, so that it never vanishes in training. */
 const leastNoise = 1e-2;
@@ -36,6 +36,10 @@ export class NoisyGate extends BaseGate {
    */
   override forward(x: Tensor): Route {
     checkTokens(this.constructor.name, x, this.dModel);
+    return withoutAutocast(x, () => this.choose(x));
+  }
+
+  private choose(x: Tensor): Route {
     const tokens = atLeastFloat32(x);
     const clean = tokens.matmul(atLeastFloat32(this.w_gate));
     if (!this.training) {

@@ -1,4 +1,5 @@
 import {
+  autocast,
   FmoeError,
   manualSeed,
   memory,
@@ -239,6 +240,19 @@ describe('TransformerXL', () => {
     expect(loss.float().mean().item()).toBeCloseTo(Math.log(small.nToken), 0);
     loss.mean().backward();
     expect(model.word_emb.weight.grad!.isfinite().all().item()).toBeTruthy();
+  });
+});
+
+describe('under autocast', () => {
+  it('trains in bfloat16 with float32 parameters, near the float32 loss', () => {
+    const model = makeModel({ memLen: 4, moe: experts }).to('float32').train();
+    const [data, target] = [tokens(6), tokens(6)];
+    const { mems } = model.forward(data, target);
+    const plain = model.forward(data, target, mems).loss.mean();
+    const narrow = autocast({ dtype: 'bfloat16' }, () => model.forward(data, target, mems).loss.mean());
+    expect(Math.abs(narrow.item() - plain.item()) / plain.item()).toBeLessThan(0.05);
+    narrow.backward();
+    expect(model.parameters().every((parameter) => parameter.grad!.dtype === 'float32')).toBe(true);
   });
 });
 
