@@ -9,10 +9,12 @@ export function renderFiles(surface: readonly SurfaceEntry[], torchVersion: stri
     '// What is left out, and why, stands in codegen/exclusions.ts.\n';
   return {
     'overloads.ts': head + renderOverloads(surface),
-    'tensor-methods.ts': head + renderMethods(surface.filter(({ isMethod }) => isMethod)),
+    'tensor-methods.ts': head + renderMethods(surface.filter(isMethod)),
     'functions.ts': head + renderFunctions(surface.filter(({ isInPlace }) => !isInPlace)),
   };
 }
+
+const isMethod = ({ methodForms }: SurfaceEntry): boolean => methodForms.length > 0;
 
 const overloadName = ({ name, overload }: OperatorSchema): string =>
   name.slice('aten::'.length) + (overload === '' ? '' : `.${overload}`);
@@ -21,7 +23,7 @@ function renderOverloads(surface: readonly SurfaceEntry[]): string {
   const lines = surface.map(
     ({ name, overloads }) => `  ${name}: '${overloads.map(overloadName).join(' ')}',`,
   );
-  const methods = surface.filter(({ isMethod }) => isMethod).map(({ name }) => name);
+  const methods = surface.filter(isMethod).map(({ name }) => name);
   return (
     '\n/** Overloads by name, in the order in which they are tried. */\n' +
     `export const overloads: Readonly<Record<string, string>> = {\n${lines.join('\n')}\n};\n` +
@@ -51,8 +53,8 @@ const typeImports =
   "import type { Tensor } from '../tensor.js';\n";
 
 function renderMethods(surface: readonly SurfaceEntry[]): string {
-  const members = surface.flatMap(({ name, overloads }) =>
-    signatures(overloads, true).map((signature) => `  ${name}${signature};`),
+  const members = surface.flatMap(({ name, methodForms }) =>
+    signatures(methodForms, true).map((signature) => `  ${name}${signature};`),
   );
   return `${typeImports}\n/** Tensor operators as methods. */\nexport interface TensorMethods {\n${members.join('\n')}\n}\n`;
 }

@@ -6,8 +6,8 @@ import { families, handWritten, overloadPatterns } from './exclusions.js';
 export interface SurfaceEntry {
   readonly name: string;
   readonly overloads: readonly OperatorSchema[];
-  /** The first argument of every overload is the tensor itself. */
-  readonly isMethod: boolean;
+  /** Those whose first argument is the tensor itself: the forms that a method has. */
+  readonly methodForms: readonly OperatorSchema[];
   readonly isInPlace: boolean;
 }
 
@@ -35,14 +35,13 @@ export function selectSurface(binding: NativeBinding): SurfaceEntry[] {
   }
   return [...groups]
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, overloads]) => ({
-      name,
-      overloads: overloads.sort((a, b) => rank(a) - rank(b) || (a.overload < b.overload ? -1 : 1)),
-      isMethod: overloads.every(
+    .map(([name, forms]) => {
+      const overloads = forms.sort((a, b) => rank(a) - rank(b) || (a.overload < b.overload ? -1 : 1));
+      const methodForms = overloads.filter(
         ({ arguments: [first] }) => first?.name === 'self' && first.type === 'Tensor',
-      ),
-      isInPlace: name.endsWith('_'),
-    }));
+      );
+      return { name, overloads, methodForms, isInPlace: name.endsWith('_') };
+    });
 }
 
 /** Forms with fewer required arguments come first, and tensors before numbers. */

@@ -27,6 +27,7 @@ export * as nn from './nn/index.js';
 export { Parameter } from './nn/parameter.js';
 export { type BoundOperator, op, type Scalar } from './op.js';
 export * as optim from './optim/index.js';
+export { getPrintOptions, type PrintOptions, resetPrintOptions, setPrintOptions } from './print-options.js';
 export { type ProfileOptions, profile } from './profiler.js';
 export { getRngState, initialSeed, manualSeed, setRngState } from './random.js';
 export { getNumThreads, libtorchVersion, loadLibrary, setNumThreads } from './runtime.js';

@@ -795,10 +795,11 @@ export const methodNames: readonly string[] = (
   'addcdiv addcdiv_ addcmul addcmul_ addmm addmm_ addmv addmv_ addr addr_ adjoint alias all allclose ' +
   'alphaDropout_ amax amin aminmax angle any arccos arccos_ arccosh arccosh_ arcsin arcsin_ arcsinh ' +
   'arcsinh_ arctan arctan2 arctan2_ arctan_ arctanh arctanh_ argmax argmin argsort argwhere asStrided ' +
-  'asStridedScatter asStrided_ asin asin_ asinh asinh_ atan atan2 atan2_ atan_ atanh atanh_ avgPool1d ' +
-  'avgPool2d avgPool3d baddbmm baddbmm_ bernoulli bernoulli_ binaryCrossEntropy ' +
-  'binaryCrossEntropyWithLogits bincount bitwiseAnd_ bitwiseLeftShift_ bitwiseNot bitwiseNot_ bitwiseOr_ ' +
-  'bitwiseRightShift_ bitwiseXor_ bmm broadcastTo cauchy_ ceil ceil_ celu celu_ chalf channelShuffle ' +
+  'asStridedScatter asStrided_ asin asin_ asinh asinh_ atan atan2 atan2_ atan_ atanh atanh_ atleast1d ' +
+  'atleast2d atleast3d avgPool1d avgPool2d avgPool3d baddbmm baddbmm_ bernoulli bernoulli_ ' +
+  'binaryCrossEntropy binaryCrossEntropyWithLogits bincount bitwiseAnd bitwiseAnd_ bitwiseLeftShift ' +
+  'bitwiseLeftShift_ bitwiseNot bitwiseNot_ bitwiseOr bitwiseOr_ bitwiseRightShift bitwiseRightShift_ ' +
+  'bitwiseXor bitwiseXor_ bmm broadcastTo bucketize cauchy_ ceil ceil_ celu celu_ chalf channelShuffle ' +
   'cholesky choleskyInverse choleskySolve chunk clamp clampMax clampMax_ clampMin clampMin_ clamp_ clip ' +
   'clip_ clone col2im combinations conj conjPhysical conjPhysical_ constantPadNd contiguous ' +
   'convDepthwise3d convTbc copy_ copysign copysign_ corrcoef cos cos_ cosh cosh_ countNonzero cov cross ' +
@@ -808,48 +809,51 @@ export const methodNames: readonly string[] = (
   'erfinv_ exp exp2 exp2_ exp_ expand expandAs expm1 expm1_ exponential_ featureAlphaDropout_ ' +
   'featureDropout_ fftFft fftFft2 fftFftn fftFftshift fftHfft fftHfft2 fftHfftn fftIfft fftIfft2 ' +
   'fftIfftn fftIfftshift fftIhfft fftIhfft2 fftIhfftn fftIrfft fftIrfft2 fftIrfftn fftRfft fftRfft2 ' +
-  'fftRfftn fill fillDiagonal_ fill_ fix fix_ flatten flip fliplr flipud floatPower_ floor floorDivide ' +
-  'floorDivide_ floor_ fmax fmin fmod fmod_ frac frac_ fractionalMaxPool2d fractionalMaxPool3d frexp ' +
-  'frobeniusNorm fullLike gather gcd gcd_ ge ge_ gelu gelu_ geometric_ geqrf ger glu gradient greater ' +
-  'greaterEqual greaterEqual_ greater_ gt gt_ hardshrink hardsigmoid hardsigmoid_ hardswish hardswish_ ' +
-  'hardtanh hardtanh_ hashTensor heaviside heaviside_ hingeEmbeddingLoss histc histogram histogramdd ' +
-  'hsplit huberLoss hypot hypot_ i0 i0_ igamma igamma_ igammac igammac_ im2col imag index indexAdd ' +
-  'indexAdd_ indexCopy_ indexFill indexFill_ indexPut indexPut_ indexReduce indexReduce_ indexSelect ' +
-  'inner inverse isComplex isConj isDistributed isFloatingPoint isInference isNeg isNonzero isSigned ' +
-  'isclose isfinite isinf isnan isneginf isposinf isreal istft klDiv kron kthvalue l1Loss lcm lcm_ ldexp ' +
-  'ldexp_ le le_ leakyRelu leakyRelu_ lerp lerp_ less lessEqual lessEqual_ less_ lgamma lgamma_ ' +
-  'linalgCholesky linalgCond linalgCross linalgEig linalgEigh linalgEigvals linalgEigvalsh linalgLstsq ' +
-  'linalgMatmul linalgMatrixExp linalgMatrixNorm linalgMatrixPower linalgNorm linalgPinv linalgPowsum ' +
-  'linalgSolveTriangular linalgTensorinv linalgTensorsolve linalgVectorNorm log log10 log10_ log1p ' +
-  'log1p_ log2 log2_ logNormal_ logSigmoid logSoftmax log_ logaddexp logaddexp2 logcumsumexp logdet ' +
-  'logicalAnd logicalAnd_ logicalNot logicalNot_ logicalOr logicalOr_ logicalXor logicalXor_ logit ' +
-  'logit_ logsumexp lt lt_ luSolve mH mT maskedFill maskedFill_ maskedScatter maskedScatter_ ' +
-  'maskedSelect matmul matrixExp matrixPower matrix_H max maxPool1d maxPool1dWithIndices maxPool2d ' +
-  'maxPool2dWithIndices maxPool3d maxPool3dWithIndices maxUnpool2d maxUnpool3d maximum mean median min ' +
-  'minimum mish mish_ mm mode moveaxis movedim mseLoss msort mul mul_ multiMarginLoss ' +
-  'multilabelMarginLoss multinomial multiply multiply_ mv mvlgamma mvlgamma_ nanToNum nanToNum_ nanmean ' +
-  'nanmedian nanquantile nansum narrow nativeChannelShuffle nativeNorm ne ne_ neg neg_ negative ' +
-  'negative_ nestedToPaddedTensor newEmpty newEmptyStrided newFull newOnes newZeros nextafter nextafter_ ' +
-  'nllLoss nllLoss2d nllLossNd nonzero nonzeroNumpy nonzeroStatic norm normal_ notEqual notEqual_ ' +
-  'nuclearNorm oneHot onesLike orgqr ormqr outer pad pdist permute pinverse pixelShuffle pixelUnshuffle ' +
-  'poisson polygamma_ positive pow_ prelu prod put put_ qr quantile rad2deg rad2deg_ randLike ' +
-  'randintLike randnLike random_ ravel real reciprocal reciprocal_ reflectionPad1d reflectionPad2d ' +
-  'reflectionPad3d relu relu6 relu6_ relu_ remainder_ renorm renorm_ repeat replicationPad1d ' +
-  'replicationPad2d replicationPad3d reshape reshapeAs resolveConj resolveNeg roll rot90 round round_ ' +
-  'rrelu rrelu_ rsqrt rsqrt_ rsub scatter scatterAdd scatterAdd_ scatterReduce scatterReduce_ scatter_ ' +
-  'select selectScatter selu selu_ sgn sgn_ sigmoid sigmoid_ sign sign_ signbit silu silu_ sin sin_ sinc ' +
-  'sinc_ sinh sinh_ sliceInverse sliceScatter slogdet slowConv3d slowConvDilated2d slowConvDilated3d ' +
-  'slowConvTranspose2d slowConvTranspose3d smoothL1Loss softMarginLoss softmax softplus softshrink sort ' +
-  'specialBesselJ0 specialBesselJ1 specialBesselY0 specialBesselY1 specialDigamma specialEntr specialErf ' +
-  'specialErfc specialErfcx specialErfinv specialExp2 specialExpit specialExpm1 specialGammainc ' +
-  'specialGammaincc specialGammaln specialI0 specialI0e specialI1 specialI1e specialLog1p specialLogNdtr ' +
+  'fftRfftn fill fillDiagonal_ fill_ fix fix_ flatten flip fliplr flipud floatPower floatPower_ floor ' +
+  'floorDivide floorDivide_ floor_ fmax fmin fmod fmod_ frac frac_ fractionalMaxPool2d ' +
+  'fractionalMaxPool3d frexp frobeniusNorm fullLike gather gcd gcd_ ge ge_ gelu gelu_ geometric_ geqrf ' +
+  'ger glu gradient greater greaterEqual greaterEqual_ greater_ gt gt_ hardshrink hardsigmoid ' +
+  'hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ hashTensor heaviside heaviside_ ' +
+  'hingeEmbeddingLoss histc histogram histogramdd hsplit huberLoss hypot hypot_ i0 i0_ igamma igamma_ ' +
+  'igammac igammac_ im2col imag index indexAdd indexAdd_ indexCopy_ indexFill indexFill_ indexPut ' +
+  'indexPut_ indexReduce indexReduce_ indexSelect inner inverse isComplex isConj isDistributed ' +
+  'isFloatingPoint isInference isNeg isNonzero isSigned isclose isfinite isinf isnan isneginf isposinf ' +
+  'isreal istft klDiv kron kthvalue l1Loss lcm lcm_ ldexp ldexp_ le le_ leakyRelu leakyRelu_ lerp lerp_ ' +
+  'less lessEqual lessEqual_ less_ lgamma lgamma_ linalgCholesky linalgCond linalgCross linalgEig ' +
+  'linalgEigh linalgEigvals linalgEigvalsh linalgLstsq linalgMatmul linalgMatrixExp linalgMatrixNorm ' +
+  'linalgMatrixPower linalgMatrixRank linalgNorm linalgPinv linalgPowsum linalgSolveTriangular ' +
+  'linalgTensorinv linalgTensorsolve linalgVectorNorm log log10 log10_ log1p log1p_ log2 log2_ ' +
+  'logNormal_ logSigmoid logSoftmax log_ logaddexp logaddexp2 logcumsumexp logdet logicalAnd logicalAnd_ ' +
+  'logicalNot logicalNot_ logicalOr logicalOr_ logicalXor logicalXor_ logit logit_ logsumexp lt lt_ ' +
+  'luSolve mH mT maskedFill maskedFill_ maskedScatter maskedScatter_ maskedSelect matmul matrixExp ' +
+  'matrixPower matrix_H max maxPool1d maxPool1dWithIndices maxPool2d maxPool2dWithIndices maxPool3d ' +
+  'maxPool3dWithIndices maxUnpool2d maxUnpool3d maximum mean median min minimum mish mish_ mm mode ' +
+  'moveaxis movedim mseLoss msort mul mul_ multiMarginLoss multilabelMarginLoss multinomial multiply ' +
+  'multiply_ mv mvlgamma mvlgamma_ nanToNum nanToNum_ nanmean nanmedian nanquantile nansum narrow ' +
+  'nativeChannelShuffle nativeNorm ne ne_ neg neg_ negative negative_ nestedToPaddedTensor newEmpty ' +
+  'newEmptyStrided newFull newOnes newZeros nextafter nextafter_ nllLoss nllLoss2d nllLossNd nonzero ' +
+  'nonzeroNumpy nonzeroStatic norm normal_ notEqual notEqual_ nuclearNorm oneHot onesLike orgqr ormqr ' +
+  'outer pad pdist permute pinverse pixelShuffle pixelUnshuffle poisson polygamma_ positive pow pow_ ' +
+  'prelu prod put put_ qr quantile rad2deg rad2deg_ randLike randintLike randnLike random_ ravel real ' +
+  'reciprocal reciprocal_ reflectionPad1d reflectionPad2d reflectionPad3d relu relu6 relu6_ relu_ ' +
+  'remainder remainder_ renorm renorm_ repeat repeatInterleave replicationPad1d replicationPad2d ' +
+  'replicationPad3d reshape reshapeAs resolveConj resolveNeg roll rot90 round round_ rrelu rrelu_ rsqrt ' +
+  'rsqrt_ rsub scatter scatterAdd scatterAdd_ scatterReduce scatterReduce_ scatter_ select selectScatter ' +
+  'selu selu_ sgn sgn_ sigmoid sigmoid_ sign sign_ signbit silu silu_ sin sin_ sinc sinc_ sinh sinh_ ' +
+  'sliceInverse sliceScatter slogdet slowConv3d slowConvDilated2d slowConvDilated3d slowConvTranspose2d ' +
+  'slowConvTranspose3d smoothL1Loss softMarginLoss softmax softplus softshrink sort specialBesselJ0 ' +
+  'specialBesselJ1 specialBesselY0 specialBesselY1 specialDigamma specialEntr specialErf specialErfc ' +
+  'specialErfcx specialErfinv specialExp2 specialExpit specialExpm1 specialGammainc specialGammaincc ' +
+  'specialGammaln specialI0 specialI0e specialI1 specialI1e specialLog1p specialLogNdtr ' +
   'specialLogSoftmax specialLogit specialLogsumexp specialModifiedBesselI0 specialModifiedBesselI1 ' +
   'specialModifiedBesselK0 specialModifiedBesselK1 specialMultigammaln specialNdtr specialNdtri ' +
-  'specialPsi specialRound specialSinc specialSoftmax split splitWithSizes sqrt sqrt_ square square_ ' +
-  'squeeze squeeze_ std stdMean stft sub sub_ subtract subtract_ sum svd swapaxes swapaxes_ swapdims ' +
-  'swapdims_ t t_ take takeAlongDim tan tan_ tanh tanh_ tensorSplit tensordot thnnConv2d threshold ' +
-  'threshold_ tile toPaddedTensor topk trace transpose transpose_ triangularSolve tril tril_ triu triu_ ' +
-  'trueDivide trueDivide_ trunc trunc_ typeAs unbind unflatten unfold uniform_ uniqueConsecutive ' +
-  'uniqueDim uniqueDimConsecutive unsqueeze unsqueeze_ var varMean vdot view viewAs viewAsComplex ' +
-  'viewAsReal vsplit xlogy_ zero_ zerosLike'
+  'specialPsi specialRound specialSinc specialSoftmax specialXlog1py specialXlogy specialZeta split ' +
+  'splitWithSizes sqrt sqrt_ square square_ squeeze squeeze_ std stdMean stft sub sub_ subtract ' +
+  'subtract_ sum svd swapaxes swapaxes_ swapdims swapdims_ t t_ take takeAlongDim tan tan_ tanh tanh_ ' +
+  'tensorSplit tensordot thnnConv2d threshold threshold_ tile toPaddedTensor topk trace transpose ' +
+  'transpose_ triangularSolve tril tril_ triu triu_ trueDivide trueDivide_ trunc trunc_ typeAs unbind ' +
+  'unflatten unfold uniform_ uniqueConsecutive uniqueDim uniqueDimConsecutive unsqueeze unsqueeze_ ' +
+  'upsampleBicubic2d upsampleBilinear2d upsampleLinear1d upsampleNearest1d upsampleNearest2d ' +
+  'upsampleNearest3d upsampleTrilinear3d var varMean vdot view viewAs viewAsComplex viewAsReal vsplit ' +
+  'xlogy xlogy_ zero_ zerosLike'
 ).split(' ');
