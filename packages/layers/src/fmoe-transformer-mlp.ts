@@ -3,7 +3,7 @@ import type { RoutePlan } from '@fmoe/kernels';
 import type { nn, Tensor } from '@fmoe/torch';
 import { checkSize } from './check.js';
 import { ExpertMLP } from './experts/expert-mlp.js';
-import { type MoEOptions, MoELayer } from './moe-layer.js';
+import { MoELayer, type MoEOptions } from './moe-layer.js';
 
 /** Settings of {@link FMoETransformerMLP}. */
 export interface FMoETransformerMLPOptions extends MoEOptions {

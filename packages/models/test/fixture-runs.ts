@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { BaseGate, collectBalanceLoss, NaiveGate } from '@fmoe/layers';
+import { collectBalanceLoss, NaiveGate } from '@fmoe/layers';
 import { type DType, loadSafetensors, optim, type Tensor, tidy } from '@fmoe/torch';
 import { SegmentMemory, TransformerXL, type TransformerXLOptions } from '../src/transformer-xl/index.js';
 
@@ -162,9 +162,4 @@ function watchGate(gate: NaiveGate, forced: Tensor | undefined): () => number[] 
     },
   });
   return () => chosen;
-}
-
-/** Whether a model has gates at all. */
-export function isMoE(model: TransformerXL): boolean {
-  return model.modules().some((module) => module instanceof BaseGate);
 }

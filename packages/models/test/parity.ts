@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadSafetensors, setNumThreads, type Tensor } from '@fmoe/torch';
-import { loadedModel, type TrainTrace, trainSteps, type TwinConfig } from './fixture-runs.js';
+import { loadedModel, type TrainTrace, type TwinConfig, trainSteps } from './fixture-runs.js';
 
 const { values: flags } = parseArgs({
   options: { python: { type: 'string', default: 'python3' }, threads: { type: 'string', default: '2' } },
