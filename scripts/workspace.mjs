@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { SetupError } from '../packages/torch/setup/errors.mjs';
+import { asSetupError } from '../packages/torch/setup/errors.mjs';
 import { run } from '../packages/torch/setup/exec.mjs';
 import { readJsonIfAny, writeJsonAtomically } from '../packages/torch/setup/files.mjs';
 import { withLock } from '../packages/torch/setup/lock.mjs';
@@ -144,9 +144,10 @@ export async function setUp() {
       },
     );
   } catch (error) {
-    if (!(error instanceof SetupError)) throw error;
+    const known = asSetupError(error);
+    if (!known) throw error;
     console.error(
-      `\nSet-up failed. ${error.message}\n\nRun it again when that is mended; it goes on where it stopped.`,
+      `\nSet-up failed. ${known.message}\n\nRun it again when that is mended; it goes on where it stopped.`,
     );
     process.exit(1);
   }

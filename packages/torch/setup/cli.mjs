@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { doctor, formatDoctor } from './doctor.mjs';
-import { SetupError } from './errors.mjs';
+import { asSetupError } from './errors.mjs';
 import { createLog, formatDuration } from './log.mjs';
 import { findNativePackages } from './packages.mjs';
 import { prepareNative } from './prepare.mjs';
@@ -51,7 +51,8 @@ async function main(args) {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  if (!(error instanceof SetupError)) throw error;
-  console.error(`Set-up failed. ${error.message}`);
+  const known = asSetupError(error);
+  if (!known) throw error;
+  console.error(`Set-up failed. ${known.message}`);
   process.exitCode = 1;
 }

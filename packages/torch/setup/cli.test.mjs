@@ -34,6 +34,14 @@ describe('fmoe-setup', () => {
     expect(spawnSync('ls', [home]).status).not.toBe(0);
   });
 
+  it('says what to do where FMOE_HOME cannot be written', () => {
+    const file = join(temporaryFolder(), 'file');
+    writeFiles(join(file, '..'), { file: '' });
+    const { status, stderr } = fmoeSetup([], { FMOE_HOME: join(file, 'home') });
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^Set-up failed\. ENOTDIR.*\n {2}Remedy: .*FMOE_HOME/);
+  });
+
   it('fails with one message and exit code 1, without a stack, where LIBTORCH is wrong', () => {
     const empty = temporaryFolder();
     writeFiles(empty, { 'lib/other.so': '' });

@@ -11,29 +11,39 @@ const running = new Set();
 /** @type {Set<() => void>} */
 const cleanups = new Set();
 
-let watching = false;
+const exitCodes = /** @type {const} */ ({ SIGINT: 130, SIGTERM: 143, SIGHUP: 129 });
 
-/** Ends what set-up has started when set-up itself is told to end, so that nothing writes on behind its back. */
+/** @typedef {keyof typeof exitCodes} EndingSignal */
+
+const signals = /** @type {EndingSignal[]} */ (Object.keys(exitCodes));
+
+/**
+ * Ends what set-up has started when set-up itself is told to end, so that nothing writes on behind its back.
+ *
+ * @param {NodeJS.Signals} signal
+ */
+function endAll(signal) {
+  for (const child of running) {
+    try {
+      // The child leads a group of its own, so that compilers under it end as well.
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
+    } catch {
+      // Gone already.
+    }
+  }
+  for (const cleanup of cleanups) cleanup();
+  console.error('\nSet-up was interrupted. Run it again to go on.');
+  process.exit(exitCodes[/** @type {EndingSignal} */ (signal)]);
+}
+
+/** Listens to signals while there is something to end or to clean up, and only then. */
 function watchSignals() {
-  if (watching) return;
-  watching = true;
-  for (const [signal, code] of /** @type {const} */ ([
-    ['SIGINT', 130],
-    ['SIGTERM', 143],
-    ['SIGHUP', 129],
-  ])) {
-    process.once(signal, () => {
-      for (const child of running) {
-        try {
-          // The child leads a group of its own, so that compilers under it end as well.
-          if (child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
-        } catch {
-          // Gone already.
-        }
-      }
-      for (const cleanup of cleanups) cleanup();
-      process.exit(code);
-    });
+  const needed = cleanups.size > 0;
+  const watching = process.listeners('SIGTERM').includes(endAll);
+  if (needed === watching) return;
+  for (const signal of signals) {
+    if (needed) process.on(signal, endAll);
+    else process.off(signal, endAll);
   }
 }
 
@@ -55,9 +65,12 @@ function dyingWithParent() {
  * @returns {() => void} call it to take `cleanup` off again
  */
 export function onInterrupt(cleanup) {
-  watchSignals();
   cleanups.add(cleanup);
-  return () => cleanups.delete(cleanup);
+  watchSignals();
+  return () => {
+    cleanups.delete(cleanup);
+    watchSignals();
+  };
 }
 
 /**
@@ -77,8 +90,9 @@ export function onInterrupt(cleanup) {
  * @throws {SetupError} when it cannot be started or exits with a code other than 0
  */
 export function run(program, args, options = {}) {
-  watchSignals();
   return new Promise((resolve, reject) => {
+    // Listening begins before the command does: no moment is left in which a signal would orphan it.
+    const forget = onInterrupt(() => {});
     const [command, ...rest] = /** @type {[string, ...string[]]} */ ([
       ...dyingWithParent(),
       program,
@@ -91,6 +105,10 @@ export function run(program, args, options = {}) {
       detached: true,
     });
     running.add(child);
+    const finished = () => {
+      running.delete(child);
+      forget();
+    };
     let output = '';
     /** @param {Buffer} chunk */
     const keep = (chunk) => {
@@ -99,11 +117,11 @@ export function run(program, args, options = {}) {
     child.stdout?.on('data', keep);
     child.stderr?.on('data', keep);
     child.once('error', (cause) => {
-      running.delete(child);
+      finished();
       reject(new SetupError(`Could not start ${program}: ${cause.message}`, undefined, { cause }));
     });
     child.once('close', (code, signal) => {
-      running.delete(child);
+      finished();
       if (code === 0) {
         resolve(output);
         return;

@@ -21,6 +21,15 @@ describe('run', () => {
     await expect(run('sh', ['-c', 'kill -9 $$'])).rejects.toThrow('was ended by SIGKILL');
   });
 
+  it('listens to signals only while a command runs', async () => {
+    const count = () => process.listenerCount('SIGINT') + process.listenerCount('SIGTERM');
+    const before = count();
+    const running = [run('sleep', ['0.1']), run('sleep', ['0.2'])];
+    expect(count()).toBe(before + 2);
+    await Promise.all(running);
+    expect(count()).toBe(before);
+  });
+
   it('names a program that does not exist', async () => {
     await expect(run('no-such-program', [])).rejects.toMatchObject({ code: 'ERR_SETUP' });
     await expect(run('no-such-program', [])).rejects.toThrow('no-such-program');
