@@ -13,7 +13,7 @@ const env = { ...process.env, OMP_NUM_THREADS: '1' };
 describe.each([
   ['SIGINT', 130],
   ['SIGTERM', 143],
-] as const)('fmoe train and %s', (signal, exitCode) => {
+] as const)('fmoe train and %s', { timeout: 240_000 }, (signal, exitCode) => {
   it('saves a checkpoint, stops, and can be resumed', async () => {
     const { config, run } = makeWorkspace();
     const args = ['train', '-c', config, '-s', 'training.steps=100000'];

@@ -36,7 +36,8 @@ function measured(config: ResolvedConfig) {
     .map(({ seconds: _, tokensPerSecond: __, ...rest }) => rest);
 }
 
-describe('a run that is killed and resumed', () => {
+// Three processes a case, each of which loads libtorch.
+describe('a run that is killed and resumed', { timeout: 240_000 }, () => {
   it.each([
     ['in one chunk', {}],
     [

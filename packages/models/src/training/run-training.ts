@@ -47,7 +47,7 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
   const model = buildModel(config.model, corpus.vocabulary.size);
   model.to({ device });
 
-  if (checkpoint === undefined) folder.clear();
+  if (checkpoint === undefined && folder.isUsed) folder.clear();
   const sinks: MetricSink[] = [...(options.sinks ?? [])];
   const trainer = new Trainer({ config, corpus, model, device, checkpoints: folder.checkpoints.path, sinks });
   try {

@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { codedError } from '../../test/support/temporary-folder.js';
 import { tinyConfig, tinyFolder } from '../../test/support/tiny-run.js';
 import { makeTrainer } from '../../test/support/tiny-trainer.js';
-import type { EvaluationRecord, TrainRecord } from './metrics/index.js';
+import type { EvaluationRecord, MetricRecord, TrainRecord } from './metrics/index.js';
 import { nextTurn } from './next-turn.js';
 
 setFlagsFromString('--expose-gc');
@@ -17,7 +17,7 @@ const values = (tensors: readonly Tensor[]): number[] =>
 
 const dense = { dropout: 0, moe: undefined };
 
-describe('Trainer', () => {
+describe('Trainer', { timeout: 240_000 }, () => {
   it('holds live tensors and resident memory flat over 500 steps', async () => {
     const steps = 500;
     // One pass: the model keeps a mask for each length of a segment, and the last one of a pass is shorter.
@@ -142,6 +142,29 @@ describe('Trainer', () => {
     expect(again.trainer.step).toBe(result.step);
     expect(values(again.model.parameters())).toEqual(values(model.parameters()));
     for (const part of [trainer, again.trainer, model, again.model]) part.dispose();
+  });
+
+  it('makes up for an evaluation that was interrupted', async () => {
+    const config = tinyConfig(tinyFolder(), { training: { steps: 30 }, evaluation: { every: 10 } });
+    const evaluated = (records: readonly MetricRecord[]) =>
+      records.flatMap((record) => (record.kind === 'evaluation' ? [`${record.step} ${record.split}`] : []));
+    const first = makeTrainer(config);
+    for (let step = 0; step < 10; step++) first.trainer.trainStep();
+    const controller = new AbortController();
+    const training = first.trainer.train(controller.signal);
+    // The evaluation is under way: it gives the event loop a turn after each segment.
+    controller.abort();
+    expect(await training).toMatchObject({ finished: false, step: 10 });
+    expect(evaluated(first.records)).toEqual([]);
+
+    const second = makeTrainer(config);
+    second.trainer.restore(first.trainer.checkpoints.find('last'));
+    await second.trainer.train();
+    expect(evaluated(second.records)).toEqual(['10 valid', '20 valid', '30 valid', '30 test']);
+    for (const { trainer, model } of [first, second]) {
+      trainer.dispose();
+      model.dispose();
+    }
   });
 
   it('keeps the last k checkpoints and the best one', async () => {

@@ -65,6 +65,9 @@ export class Trainer {
   #tokens = 0;
   #learningRate = 0;
   #bestLoss = Number.POSITIVE_INFINITY;
+  /** Steps after which the model was last evaluated and saved. */
+  #evaluated = 0;
+  #saved = 0;
 
   /** @throws FmoeError ERR_FILE when a part of the corpus is too short for its batch size */
   constructor(options: TrainerOptions) {
@@ -115,18 +118,19 @@ export class Trainer {
     const { training, evaluation, checkpoint } = this.#options.config;
     this.model.train();
     while (this.#step < training.steps && !signal?.aborted) {
+      // A run that was interrupted while it was evaluated begins with that.
+      if (this.#isDue(evaluation.every) && this.#evaluated !== this.#step) {
+        const result = await this.#evaluate('valid', evaluation.maxSegments, signal);
+        if (result === undefined) break;
+        this.#useValidation(result);
+      }
+      if (this.#isDue(checkpoint.every) && this.#saved !== this.#step) this.save();
       this.#watch.start();
       this.trainStep();
-      const evaluateNow = this.#isDue(evaluation.every);
-      const saveNow = this.#isDue(checkpoint.every);
+      const pause = this.#isDue(evaluation.every) || this.#isDue(checkpoint.every);
       // Recording waits for the device, so it belongs to the time that the steps took.
-      if (evaluateNow || saveNow || this.#step === training.steps) this.#record();
+      if (pause || this.#step === training.steps) this.#record();
       this.#watch.stop();
-      if (evaluateNow) {
-        const result = await this.#evaluate('valid', evaluation.maxSegments, signal);
-        if (result !== undefined) this.#useValidation(result);
-      }
-      if (saveNow) this.save();
       await nextTurn();
     }
     if (signal?.aborted) return this.#interrupted();
@@ -186,6 +190,7 @@ export class Trainer {
       seconds: this.seconds,
       data: this.#iterator.state(),
       schedule: this.#schedule.stateDict(),
+      evaluated: this.#evaluated,
       config,
     };
     const folder = this.checkpoints.add(this.#step, (temporary) =>
@@ -196,6 +201,7 @@ export class Trainer {
       }),
     );
     this.checkpoints.prune(config.checkpoint.keep);
+    this.#saved = this.#step;
     return folder;
   }
 
@@ -210,6 +216,8 @@ export class Trainer {
     const { model, optimizer } = this;
     const { state, memories } = loadCheckpoint(folder, { model, optimizer, device });
     this.#step = state.step;
+    this.#saved = state.step;
+    this.#evaluated = state.evaluated;
     this.#watch.set(state.seconds);
     this.#recordedSeconds = state.seconds;
     const best = this.checkpoints.best();
@@ -233,7 +241,8 @@ export class Trainer {
   }
 
   #isDue(every: number): boolean {
-    return every > 0 && this.#step % every === 0 && this.#step < this.#options.config.training.steps;
+    const step = this.#step;
+    return every > 0 && step > 0 && step % every === 0 && step < this.#options.config.training.steps;
   }
 
   /** Reports the steps since the last record. */
@@ -278,6 +287,7 @@ export class Trainer {
 
   #useValidation({ loss }: Evaluation): void {
     this.#schedule.afterEvaluation(loss);
+    this.#evaluated = this.#step;
     if (loss >= this.#bestLoss) return;
     this.#bestLoss = loss;
     this.save();

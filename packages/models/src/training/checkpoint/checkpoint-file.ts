@@ -34,6 +34,8 @@ export interface CheckpointState {
   /** Position in the training data. */
   data: IteratorState;
   schedule: optim.SchedulerStateDict;
+  /** Step after which the model was last evaluated. */
+  evaluated: number;
   /** The optimizer's parameter groups, in PyTorch's layout. */
   optimizer: optim.GroupStateDict[];
   /** Number of memories of each chunk of the batch. */
