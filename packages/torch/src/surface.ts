@@ -1,8 +1,9 @@
+import { describeValue } from './describe.js';
 import { FmoeError } from './errors.js';
 import { overloads } from './generated/overloads.js';
 import { Generator } from './generator.js';
 import type { ArgumentSchema, OperatorSchema } from './native/index.js';
-import { type BoundOperator, camelCase, describeValue, isOptions, op, type Scalar } from './op.js';
+import { type BoundOperator, camelCase, isOptions, op, type Scalar } from './op.js';
 import { TensorBase } from './tensor-base.js';
 
 /*
