@@ -107,6 +107,6 @@ export function refusePromise(op: string, result: unknown, why: string): void {
     typeof (result as { then?: unknown }).then !== 'function'
   )
     return;
-  (result as Promise<unknown>).then(undefined, () => {});
+  if (result instanceof Promise) result.catch(() => {});
   throw new FmoeError('ERR_ARGUMENT', `${op}(): the function returned a promise, ${why}`, { op });
 }

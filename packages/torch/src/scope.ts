@@ -14,15 +14,18 @@ import { guarded, TensorBase, watchForgotten } from './tensor-base.js';
  */
 
 const root = 0;
-const asyncScopes = new AsyncLocalStorage<Scope>();
+/** Always a fresh object: `run` with the very store that is current would let changes inside leak to the caller. */
+const asyncScopes = new AsyncLocalStorage<{ readonly scope: Scope | undefined }>();
 let openAsyncScopes = 0;
 let synchronousDepth = 0;
 /** The addon's array; set before the first asynchronous scope opens. */
 let activeScope = new Int32Array(1);
 
 function followAsyncContext(): void {
-  if (synchronousDepth === 0) setActive(liveIdOf(asyncScopes.getStore()));
+  if (synchronousDepth === 0) setActive(liveIdOf(currentScope()));
 }
+
+const currentScope = (): Scope | undefined => asyncScopes.getStore()?.scope;
 
 function setActive(scope: number): void {
   activeScope[0] = scope;
@@ -42,19 +45,17 @@ export class Scope {
   readonly id: number;
   /** @internal */
   readonly parent: Scope | undefined;
-  private readonly outer: number;
   private closed = false;
 
   /** @internal */
   constructor() {
     const binding = native();
     activeScope = binding.activeScope as Int32Array<ArrayBuffer>;
-    this.outer = binding.activeScope[0]!;
-    this.parent = asyncScopes.getStore();
+    this.parent = currentScope();
     this.id = binding.openScope();
     openAsyncScopes++;
     setBeforeUse(followAsyncContext);
-    asyncScopes.enterWith(this);
+    asyncScopes.enterWith({ scope: this });
     setActive(this.id);
   }
 
@@ -70,7 +71,7 @@ export class Scope {
   keep<Value>(value: Value): Value {
     if (this.closed)
       throw new FmoeError('ERR_ARGUMENT', 'scope.keep(): the scope has ended', { op: 'scope.keep' });
-    moveOut(value, this.id, this.outerId());
+    moveOut(value, this.id, liveIdOf(this.parent));
     return value;
   }
 
@@ -80,17 +81,14 @@ export class Scope {
     this.closed = true;
     openAsyncScopes--;
     if (openAsyncScopes === 0) setBeforeUse(undefined);
-    asyncScopes.enterWith(this.parent as Scope);
-    setActive(this.outerId());
+    asyncScopes.enterWith({ scope: this.parent });
+    // Inside of tidy() its own scope stays the active one.
+    if (synchronousDepth === 0) setActive(liveIdOf(this.parent));
     native().closeScope(this.id);
   }
 
   [Symbol.dispose](): void {
     this.dispose();
-  }
-
-  private outerId(): number {
-    return this.parent === undefined ? this.outer : liveIdOf(this.parent);
   }
 }
 
@@ -127,7 +125,7 @@ export async function scoped<Result>(body: (scope: Scope) => Promise<Result>): P
       },
     );
   }
-  return asyncScopes.run(asyncScopes.getStore() as Scope, async () => {
+  return asyncScopes.run({ scope: currentScope() }, async () => {
     using own = new Scope();
     return own.keep(await body(own));
   });
