@@ -163,18 +163,19 @@ export function fromTypedArray(
       { op: 'fromTypedArray', shapes: [sizes] },
     );
   }
-  const { buffer, byteOffset, byteLength } = array as {
-    buffer: ArrayBuffer;
-    byteOffset: number;
-    byteLength: number;
-  };
-  const copy = options.copy === true || byteOffset % bytes !== 0 || !isStable(buffer);
+  // Memory that moves or shrinks cannot be lent.
+  const source = isStable(array.buffer) ? array : Uint8Array.from(bytesOf(array));
+  const { buffer, byteOffset, byteLength } = source;
+  const copy = options.copy === true || byteOffset % bytes !== 0;
   const handle = guarded('fromTypedArray', () =>
-    native().fromBuffer(buffer, byteOffset, byteLength, sizes, dtypeCode(dtype), copy),
+    native().fromBuffer(buffer as ArrayBuffer, byteOffset, byteLength, sizes, dtypeCode(dtype), copy),
   );
   if (!copy) markAsUntransferable(buffer);
   return dtype === 'bool' ? normalised(wrap(handle), array, sizes) : wrap(handle);
 }
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array =>
+  new Uint8Array(buffer, byteOffset, byteLength);
 
 /** Memory that stays where it is, as large as it is, for as long as somebody holds its ArrayBuffer. */
 const isStable = (buffer: ArrayBufferLike): boolean =>
@@ -203,7 +204,7 @@ function dtypeFor(array: ArrayBufferView, wanted: DType | undefined): DType {
 
 /** A bool is 0 or 1 to libtorch, and any other byte undefined behaviour. */
 function normalised(flags: Tensor, array: ArrayBufferView, shape: readonly number[]): Tensor {
-  const values = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  const values = bytesOf(array);
   if (values.every((value) => value <= 1)) return flags;
   flags.dispose();
   return fromTypedArray(

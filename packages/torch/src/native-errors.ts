@@ -27,7 +27,7 @@ const classes: readonly (readonly [RegExp, FmoeErrorCode])[] = [
     'ERR_DEVICE',
   ],
   [
-    /not implemented for '|\bdtypes?\b|an? bool tensor|Integral inputs|type LongTensor|BoolTensor|did not match [A-Z][a-z]|Double tensors but got/,
+    /not implemented for '|\bdtypes?\b|an? bool tensor|Integral inputs|type LongTensor|BoolTensor|only floating point|did not match [A-Z][a-z]|Double tensors but got/,
     'ERR_DTYPE',
   ],
   [/multi-target|\dD or \dD/, 'ERR_SHAPE'],
