@@ -26,7 +26,7 @@ export function sotu(name: string, model: Pick<Config['model'], 'dInner' | 'moe'
     },
     model: { kind: 'transformer-xl', nLayer: 3, nHead: 4, dModel: 128, memLen: 64, ...model },
     training: {
-      steps: 2400,
+      steps: 3600,
       batchSize: 16,
       tgtLen: 64,
       clip: 0.25,
@@ -34,8 +34,8 @@ export function sotu(name: string, model: Pick<Config['model'], 'dInner' | 'moe'
       optimizer: { kind: 'adam', lr: 2e-3 },
       schedule: { kind: 'cosine', warmupSteps: 100 },
     },
-    evaluation: { every: 300, batchSize: 32 },
+    evaluation: { every: 400, batchSize: 32 },
     logging: { every: 10 },
-    checkpoint: { every: 600 },
+    checkpoint: { every: 1200 },
   };
 }

@@ -38,6 +38,7 @@ function folderOf(records: readonly MetricRecord[]): string {
 const start: MetricRecord = {
   kind: 'start',
   step: 0,
+  seconds: 0,
   steps: 40,
   name: 'a <run>',
   unit: 'character',

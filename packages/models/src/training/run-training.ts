@@ -61,6 +61,7 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
     write({
       kind: 'start',
       step: trainer.step,
+      seconds: trainer.seconds,
       steps: config.training.steps,
       name: config.name,
       unit: corpus.vocabulary.unit,

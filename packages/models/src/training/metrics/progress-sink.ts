@@ -27,7 +27,7 @@ export class ProgressSink implements MetricSink {
   #bar: cliProgress.SingleBar | undefined;
   #start: StartRecord | undefined;
   #lastLine = Number.NEGATIVE_INFINITY;
-  #first: TrainRecord | undefined;
+  readonly #pace = new Pace();
 
   constructor(options: ProgressOptions = {}) {
     this.#stream = options.stream ?? process.stdout;
@@ -70,8 +70,7 @@ export class ProgressSink implements MetricSink {
   #train(record: TrainRecord): void {
     const start = this.#start;
     if (start === undefined) return;
-    this.#first ??= record;
-    const line = progressLine(record, start, this.#first);
+    const line = progressLine(record, start, this.#pace.secondsLeft(record, start));
     if (this.#bar !== undefined) {
       this.#bar.update(record.step, { line });
       return;
@@ -101,7 +100,7 @@ export class ProgressSink implements MetricSink {
 }
 
 /** One line about a training record. */
-export function progressLine(record: TrainRecord, start: StartRecord, first: TrainRecord): string {
+export function progressLine(record: TrainRecord, start: StartRecord, secondsLeft: number): string {
   const quoted = quotedLoss(record.loss, start.unit);
   const uneven = worstImbalance(record.expertLoad);
   return [
@@ -110,15 +109,22 @@ export function progressLine(record: TrainRecord, start: StartRecord, first: Tra
     `${quoted.short} ${quoted.value.toFixed(3)}`,
     `${Math.round(record.tokensPerSecond)} tokens/s`,
     ...(uneven === undefined ? [] : [`imbalance ${uneven.toFixed(2)}`]),
-    `${clock(secondsLeft(record, start, first))} left`,
+    `${clock(secondsLeft)} left`,
   ].join(' | ');
 }
 
-/** Time left, from the pace since the first record of this process (the steps before it warm up). */
-function secondsLeft(record: TrainRecord, start: StartRecord, first: TrainRecord): number {
-  const steps = record.step - first.step;
-  const pace = steps > 0 ? (record.seconds - first.seconds) / steps : record.seconds / record.step;
-  return pace * (start.steps - record.step);
+/** Estimates the time left from the pace of late: the machine may have been busy with something else before. */
+class Pace {
+  #previous: { step: number; seconds: number } | undefined;
+  #secondsPerStep: number | undefined;
+
+  secondsLeft(record: TrainRecord, start: StartRecord): number {
+    const { step, seconds } = this.#previous ?? start;
+    const now = (record.seconds - seconds) / Math.max(1, record.step - step);
+    this.#secondsPerStep = this.#secondsPerStep === undefined ? now : 0.8 * this.#secondsPerStep + 0.2 * now;
+    this.#previous = record;
+    return this.#secondsPerStep * (start.steps - record.step);
+  }
 }
 
 /** Seconds as `m:ss` or `h:mm:ss`. */

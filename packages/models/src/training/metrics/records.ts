@@ -6,6 +6,8 @@ export interface StartRecord {
   kind: 'start';
   /** Steps done before; 0 for a new run. */
   step: number;
+  /** Seconds spent in them. */
+  seconds: number;
   /** Steps of the whole run. */
   steps: number;
   name: string;

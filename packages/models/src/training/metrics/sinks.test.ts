@@ -18,6 +18,7 @@ import {
 const start: StartRecord = {
   kind: 'start',
   step: 0,
+  seconds: 0,
   steps: 100,
   name: 'run',
   unit: 'character',
