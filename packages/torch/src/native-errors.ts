@@ -36,7 +36,7 @@ const classes: readonly (readonly [RegExp, FmoeErrorCode])[] = [
     'ERR_NOT_IMPLEMENTED',
   ],
   [
-    /requires?[_ ]grad|second time|in-?place operation|leaf|grad can be implicitly created|not have been used in the graph|autograd|derivative|differentiable|invalid gradient|gradients|hook|a gradient (has|lives)/i,
+    /requires?[_ ]?grad|second time|in-?place operation|leaf|grad can be implicitly created|not have been used in the graph|autograd|derivative|differentiable|invalid gradient|gradients|marked as dirty|hook|a gradient (has|lives)/i,
     'ERR_AUTOGRAD',
   ],
   [
@@ -81,5 +81,15 @@ const asides: readonly RegExp[] = [
   /\s*Error code \d+ \(Cannot allocate memory\)/,
 ];
 
-const shorten = (message: string): string =>
-  asides.reduce((text, aside) => text.replace(aside, ''), message).trim();
+/** Python's words, and what they are here. */
+const translations: readonly (readonly [RegExp, string])[] = [
+  [/\bretain_graph=True/g, '{ retainGraph: true }'],
+  [/\ballow_unused=True/g, '{ allowUnused: true }'],
+  [/\brequires_grad=False/g, 'requiresGrad false'],
+  [/element (\d+)of/g, 'element $1 of'],
+];
+
+function shorten(message: string): string {
+  const core = asides.reduce((text, aside) => text.replace(aside, ''), message).trim();
+  return translations.reduce((text, [python, here]) => text.replace(python, here), core);
+}

@@ -224,6 +224,13 @@ describe('scope', () => {
       expect(live()).toBe(before + 2);
     });
     expect(live()).toBe(before);
+    const inner = torch.scope();
+    const kept = torch.tidy(() => {
+      inner.dispose();
+      return make();
+    });
+    expect(kept.isDisposed).toBe(false);
+    kept.dispose();
   });
 
   it('of a caller holds what an awaited function makes', async () => {

@@ -148,14 +148,18 @@ export function tidy<Result>(body: () => Result): Result {
   try {
     const result = body();
     refusePromise('tidy', result, 'and its tensors would die before it ends. Use scoped(async () => …)');
-    moveOut(result, id, outer);
+    moveOut(result, id, stillOpen(outer));
     return result;
   } finally {
+    activeScope[0] = stillOpen(outer);
     synchronousDepth--;
-    activeScope[0] = outer;
     binding.closeScope(id);
   }
 }
+
+/** The scope around the outermost tidy may be an asynchronous one, and end inside of it. */
+const stillOpen = (outer: number): number =>
+  outer === root || synchronousDepth > 1 ? outer : liveIdOf(currentScope());
 
 /** @internal For callbacks from native code, which opens and closes a scope around them. */
 export function insideNativeScope<Result>(body: () => Result): Result {

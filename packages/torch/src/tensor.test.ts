@@ -250,7 +250,7 @@ describe('a tensor refuses', () => {
           x().grad = wrong(undefined);
         },
       ],
-      ['retaining what has no gradient', 'ERR_AUTOGRAD', /requires_grad/, () => x().retainGrad()],
+      ['retaining what has no gradient', 'ERR_AUTOGRAD', /requiresGrad/, () => x().retainGrad()],
       ...(['shape', 'dtype', 'device', 'requiresGrad', 'grad', 'isLeaf', 'gradFn', 'T', 'ndim'] as const).map(
         (name) =>
           [`${name} of the disposed`, 'ERR_DISPOSED', /was disposed/, () => disposed()[name]] as const,

@@ -100,7 +100,10 @@ export function grad(
   return handles.map((handle) => (handle === 0 ? null : wrap(handle)));
 }
 
-/** Sees a gradient; may return another one in its place. */
+/**
+ * Sees a gradient; may return another one in its place. What it computes is recorded only if the backward was called with
+ * `createGraph` (or inside of `enableGrad`).
+ */
 // biome-ignore lint/suspicious/noConfusingVoidType: a hook that only looks returns nothing
 export type GradientHook = (gradient: Tensor) => Tensor | undefined | void;
 
