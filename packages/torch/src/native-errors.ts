@@ -26,8 +26,10 @@ const classes: readonly (readonly [RegExp, FmoeErrorCode])[] = [
     /on the same device|not linked with support for|unknown device type|device type at start|nvalid device|device ordinal|NVIDIA driver|No CUDA GPUs|CUDA driver|without ATen_cuda|not an accelerator|expected .* on (cpu|cuda)|to be on .* device|is on (cpu|cuda)|on device|different devices|DeviceType/i,
     'ERR_DEVICE',
   ],
+  // Failures of the machine, or of the numbers themselves.
+  [/CUDA error|cuBLAS|cuDNN|CUBLAS|CUDNN|NCCL|MKL|C\+\+|singular|positive-definite|converge/, 'ERR_RUNTIME'],
   [
-    /not implemented for '|\bdtypes?\b|an? bool tensor|Integral inputs|type LongTensor|BoolTensor|only floating point|did not match [A-Z][a-z]|Double tensors but got/,
+    /not implemented for '|\bdtypes?\b|bool tensors?|Integral inputs|type LongTensor|BoolTensor|only floating point|did not match [A-Z][a-z]|Double tensors but got/,
     'ERR_DTYPE',
   ],
   [/multi-target|\dD or \dD/, 'ERR_SHAPE'],
@@ -53,10 +55,6 @@ const classes: readonly (readonly [RegExp, FmoeErrorCode])[] = [
   ],
 ];
 
-/** Failures of the machine or of the numbers themselves, not of what was asked for. */
-const notTheCaller =
-  /CUDA error|cuBLAS|cuDNN|CUBLAS|CUDNN|NCCL|singular|positive-definite|converge|C\+\+|MKL/;
-
 function classify(code: FmoeErrorCode, message: string): FmoeErrorCode {
   // A kernel that lacks a dtype calls itself not implemented.
   if (code === 'ERR_NOT_IMPLEMENTED' && /not implemented for '/.test(message)) return 'ERR_DTYPE';
@@ -67,7 +65,7 @@ function classify(code: FmoeErrorCode, message: string): FmoeErrorCode {
   if (code === 'ERR_INDEX') return better === 'ERR_DEVICE' ? better : code;
   if (better !== undefined) return better;
   // What an operator refuses without saying more is a wrong argument.
-  return notTheCaller.test(message) ? 'ERR_RUNTIME' : 'ERR_ARGUMENT';
+  return 'ERR_ARGUMENT';
 }
 
 /** Advice that is meant for Python or for PyTorch's own developers. */
