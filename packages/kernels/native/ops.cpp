@@ -20,6 +20,30 @@ TORCH_LIBRARY(fmoe, library) {
   library.def(
       "combine_backward(Tensor grad, Tensor rows, Tensor score, Tensor slot_row)"
       " -> (Tensor rows_grad, Tensor score_grad)");
+
+  library.def(
+      "topk_gate(Tensor logits, Tensor? selection_bias, int k, str score_function, bool normalize)"
+      " -> (Tensor top_idx, Tensor top_score)");
+  library.def(
+      "topk_gate_backward(Tensor grad, Tensor logits, Tensor top_idx, Tensor top_score, str score_function,"
+      " bool normalize) -> Tensor");
+  library.def("expert_count(Tensor top_idx, int num_experts) -> Tensor");
+  library.def("assign_pos(Tensor cum_count, Tensor top_idx) -> Tensor");
+  library.def("limit_by_capacity(Tensor expert_count, Tensor capacity) -> Tensor");
+  library.def("prune_gate_by_capacity(Tensor top_idx, Tensor budget) -> Tensor");
+
+  // moe_mlp is the inference form and saves nothing; with gradients it goes through moe_mlp_forward.
+  library.def(
+      "moe_mlp(Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, Tensor score, Tensor row_slot,"
+      " Tensor slot_row, Tensor offsets, str activation) -> Tensor");
+  library.def(
+      "moe_mlp_forward(Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, Tensor score, Tensor row_slot,"
+      " Tensor slot_row, Tensor offsets, str activation) -> (Tensor y, Tensor pre_activation)");
+  // output_mask: which gradients are wanted, in the order of the results; an unwanted one is a tensor of shape [0].
+  library.def(
+      "moe_mlp_backward(Tensor grad, Tensor x, Tensor pre_activation, Tensor w1, Tensor w2, Tensor? b2,"
+      " Tensor score, Tensor row_slot, Tensor slot_row, Tensor offsets, str activation, bool[6] output_mask)"
+      " -> (Tensor x_grad, Tensor w1_grad, Tensor b1_grad, Tensor w2_grad, Tensor b2_grad, Tensor score_grad)");
 }
 
 namespace fmoe::ops {
@@ -71,6 +95,71 @@ Tensor combine(const Tensor& rows, const Tensor& score, const Tensor& slot_row) 
 std::tuple<Tensor, Tensor> combine_backward(
     const Tensor& grad, const Tensor& rows, const Tensor& score, const Tensor& slot_row) {
   FMOE_CALL(combine_backward, grad, rows, score, slot_row);
+}
+
+std::tuple<Tensor, Tensor> topk_gate(
+    const Tensor& logits,
+    const std::optional<Tensor>& selection_bias,
+    int64_t k,
+    std::string_view score_function,
+    bool normalize) {
+  FMOE_CALL(topk_gate, logits, selection_bias, k, score_function, normalize);
+}
+
+Tensor topk_gate_backward(
+    const Tensor& grad,
+    const Tensor& logits,
+    const Tensor& top_idx,
+    const Tensor& top_score,
+    std::string_view score_function,
+    bool normalize) {
+  FMOE_CALL(topk_gate_backward, grad, logits, top_idx, top_score, score_function, normalize);
+}
+
+Tensor moe_mlp(
+    const Tensor& x,
+    const Tensor& w1,
+    const std::optional<Tensor>& b1,
+    const Tensor& w2,
+    const std::optional<Tensor>& b2,
+    const Tensor& score,
+    const Tensor& row_slot,
+    const Tensor& slot_row,
+    const Tensor& offsets,
+    std::string_view activation) {
+  FMOE_CALL(moe_mlp, x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+}
+
+std::tuple<Tensor, Tensor> moe_mlp_forward(
+    const Tensor& x,
+    const Tensor& w1,
+    const std::optional<Tensor>& b1,
+    const Tensor& w2,
+    const std::optional<Tensor>& b2,
+    const Tensor& score,
+    const Tensor& row_slot,
+    const Tensor& slot_row,
+    const Tensor& offsets,
+    std::string_view activation) {
+  FMOE_CALL(moe_mlp_forward, x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+}
+
+MoeMlpGrads moe_mlp_backward(
+    const Tensor& grad,
+    const Tensor& x,
+    const Tensor& pre_activation,
+    const Tensor& w1,
+    const Tensor& w2,
+    const std::optional<Tensor>& b2,
+    const Tensor& score,
+    const Tensor& row_slot,
+    const Tensor& slot_row,
+    const Tensor& offsets,
+    std::string_view activation,
+    std::array<bool, 6> output_mask) {
+  FMOE_CALL(
+      moe_mlp_backward, grad, x, pre_activation, w1, w2, b2, score, row_slot, slot_row, offsets, activation,
+      output_mask);
 }
 
 #undef FMOE_CALL
