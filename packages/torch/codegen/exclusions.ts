@@ -22,7 +22,6 @@ export const handWritten: Readonly<Record<string, string>> = {
   empty_strided: 'factory without use here',
   item: 'returns a number',
   to: 'takes a dtype, a device, or both',
-  backward: 'runs the engine, not an operator',
   detach: 'kept by hand beside the other autograd methods',
   requires_grad_: 'kept by hand beside the other autograd methods',
   retain_grad: 'kept by hand beside the other autograd methods',
@@ -30,17 +29,13 @@ export const handWritten: Readonly<Record<string, string>> = {
   is_leaf: 'a property',
   size: 'kept by hand: without an argument it is the shape',
   stride: 'kept by hand',
-  numel: 'kept by hand',
   numpy_T: 'written T',
   data: 'shares memory without history: detach() does that safely',
   set_data: 'used by Module.to only',
   set_: 'replaces a storage, which other handles may share',
   output_nr: 'no use without Python',
-  is_contiguous: 'kept by hand',
   to_dense: 'only strided tensors are supported',
   slice: 'the name of the index helper: at(slice(a, b)) slices',
-  cpu: 'kept by hand beside to()',
-  cuda: 'kept by hand beside to()',
 };
 
 /** Families of names, each as a pattern on the operator's name. */

@@ -1,5 +1,6 @@
 import type { NativeBinding, OperatorSchema } from '../src/native/index.js';
 import { camelCase } from '../src/op.js';
+import { refusal } from '../src/unsafe-operators.js';
 import { families, handWritten, overloadPatterns } from './exclusions.js';
 
 /** A name of the surface with the overloads that it stands for, in the order in which they are tried. */
@@ -18,6 +19,7 @@ export function exclusionReason(schema: OperatorSchema): string | undefined {
   if (schema.arguments.some((argument) => argument.isOut)) return 'writes into a tensor';
   if (Object.hasOwn(handWritten, name)) return handWritten[name];
   return (
+    refusal(schema.name) ??
     families.find(([pattern]) => pattern.test(name))?.[1] ??
     overloadPatterns.find(([pattern]) => pattern.test(schema.overload))?.[1]
   );
