@@ -19,6 +19,7 @@ const at::Generator& generator_at(uint32_t id);  // runtime.cpp
 namespace {
 
 constexpr size_t kInlineArguments = 48;
+constexpr int64_t kMaxSafeInteger = 9007199254740991;  // of a JavaScript number
 
 [[noreturn]] void reject(const Operator& op, size_t index, const std::string& expected) {
   const auto& argument = op.handle.schema().arguments()[index];
@@ -78,7 +79,7 @@ class ArgumentReader {
       case Kind::kString: stack.emplace_back(text(value)); return;
       case Kind::kDevice: stack.emplace_back(c10::Device(text(value))); return;
       case Kind::kGenerator: stack.emplace_back(generator_at(static_cast<uint32_t>(integer(value)))); return;
-      case Kind::kIntList: stack.emplace_back(list<int64_t>(value, parameter, &ArgumentReader::integer)); return;
+      case Kind::kIntList: stack.emplace_back(list<int64_t>(value, parameter, &ArgumentReader::size)); return;
       case Kind::kFloatList: stack.emplace_back(list<double>(value, parameter, &ArgumentReader::real)); return;
       case Kind::kBoolList: stack.emplace_back(list<bool>(value, parameter, &ArgumentReader::boolean)); return;
       case Kind::kScalarList: stack.emplace_back(list<at::Scalar>(value, parameter, &ArgumentReader::scalar)); return;
@@ -100,6 +101,15 @@ class ArgumentReader {
     bool flag = false;
     if (napi_get_value_bool(env_, value, &flag) == napi_ok) return flag;
     reject(op_, index_, "expected an integer");
+  }
+
+  // Sizes, strides and paddings are added and multiplied without regard to overflow.
+  int64_t size(napi_value value) {
+    const int64_t result = integer(value);
+    if (result > kMaxSafeInteger || result < -kMaxSafeInteger) {
+      reject(op_, index_, "expected integers up to 2^53, got " + std::to_string(result));
+    }
+    return result;
   }
 
   double real(napi_value value) {

@@ -28,8 +28,35 @@ const wholeStep: Precondition = (op, values, names) => {
   );
 };
 
+/** In floats, a search for the next bound overflows at the ends of int64 and never ends. */
+const boundsOfFloats: Precondition = (op, values, names) => {
+  for (const name of ['from', 'to', 'low', 'high']) {
+    const bound = values[names.indexOf(name)];
+    if (typeof bound !== 'bigint' || (bound <= 2n ** 62n && bound >= -(2n ** 62n))) continue;
+    const self = values[names.indexOf('self')];
+    const dtype =
+      self instanceof TensorBase && !self.isDisposed ? self.dtype : values[names.indexOf('dtype')];
+    if (dtype !== undefined && (!isDType(dtype) || !isFloatingPoint(dtype))) continue;
+    throw new FmoeError('ERR_ARGUMENT', `${op}: the bound ${bound} is beyond ±2^62`, { op, argument: name });
+  }
+};
+
+/** A number for each tensor; further ones are read past the end of the list. */
+const scalarForEach: Precondition = (op, values, names) => {
+  const [tensors, scalars] = [
+    values[names.indexOf('self')],
+    values[names.indexOf('scalars')] ?? values[names.indexOf('weight')],
+  ];
+  if (!Array.isArray(tensors) || !Array.isArray(scalars) || tensors.length === scalars.length) return;
+  throw new FmoeError('ERR_ARGUMENT', `${op}: ${scalars.length} numbers for ${tensors.length} tensors`, {
+    op,
+  });
+};
+
 const preconditions: readonly (readonly [RegExp, Precondition])[] = [
   [/^aten::(arange|range)(\.|$)/, wholeStep],
+  [/^aten::(random|randint|randint_like)_?(\.|$)/, boundsOfFloats],
+  [/^aten::_foreach_.*\.ScalarList/, scalarForEach],
 ];
 
 /** What to check before a call, or undefined. */
