@@ -1,6 +1,7 @@
 import { isDType, isFloatingPoint } from './dtype.js';
 import { FmoeError } from './errors.js';
-import { TensorBase } from './tensor-base.js';
+import { native } from './native/index.js';
+import { guarded, TensorBase } from './tensor-base.js';
 
 /*
  * What libtorch forgets to check before it crashes the process. Each is looked up once, when its operator is bound, so
@@ -53,10 +54,39 @@ const scalarForEach: Precondition = (op, values, names) => {
   });
 };
 
+/** LAPACK walks out of its workspace in search of the eigenvalues of what is not a number. */
+const finite: Precondition = (op, values, names) => {
+  const self = values[names.indexOf('self')];
+  if (!(self instanceof TensorBase) || self.isDisposed || self.device === 'meta') return;
+  const binding = native();
+  const call = (name: string, handle: number): number =>
+    binding.call(binding.findSchema(name)!.id, handle) as number;
+  const flags = guarded(op, () => call('aten::isfinite', self.handle), [self]);
+  const all = call('aten::all', flags);
+  const isFinite = Boolean(call('aten::item', all));
+  binding.release(flags);
+  binding.release(all);
+  if (isFinite) return;
+  throw new FmoeError('ERR_ARGUMENT', `${op}: the matrix holds NaN or infinity`, {
+    op,
+    argument: 'self',
+    shapes: [self.shape],
+  });
+};
+
+/** The smallest integer has no negative, and the recursion on it no end. */
+const invertible: Precondition = (op, values, names) => {
+  const n = values[names.indexOf('n')];
+  if (typeof n !== 'bigint' || n > -(2n ** 63n)) return;
+  throw new FmoeError('ERR_ARGUMENT', `${op}: the power ${n} is out of range`, { op, argument: 'n' });
+};
+
 const preconditions: readonly (readonly [RegExp, Precondition])[] = [
   [/^aten::(arange|range)(\.|$)/, wholeStep],
   [/^aten::(random|randint|randint_like)_?(\.|$)/, boundsOfFloats],
   [/^aten::_foreach_.*\.ScalarList/, scalarForEach],
+  [/^aten::linalg_eigvals(\.|$)/, finite],
+  [/^aten::(linalg_)?matrix_power(\.|$)/, invertible],
 ];
 
 /** What to check before a call, or undefined. */
