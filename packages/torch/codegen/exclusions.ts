@@ -18,7 +18,6 @@ export const handWritten: Readonly<Record<string, string>> = {
   randperm: 'factory',
   range: 'deprecated in PyTorch: use arange',
   scalar_tensor: 'use tensor(number)',
-  from_file: 'use fromTypedArray or loadSafetensors',
   empty_strided: 'factory without use here',
   item: 'returns a number',
   to: 'takes a dtype, a device, or both',

@@ -63,10 +63,10 @@ const finite: Precondition = (op, values, names) => {
     binding.call(binding.findSchema(name)!.id, handle) as number;
   const flags = guarded(op, () => call('aten::isfinite', self.handle), [self]);
   const all = call('aten::all', flags);
-  const isFinite = Boolean(call('aten::item', all));
+  const holds = Boolean(call('aten::item', all));
   binding.release(flags);
   binding.release(all);
-  if (isFinite) return;
+  if (holds) return;
   throw new FmoeError('ERR_ARGUMENT', `${op}: the matrix holds NaN or infinity`, {
     op,
     argument: 'self',

@@ -426,6 +426,7 @@ describe('scopes refuse', () => {
       'a thenable',
       'ERR_ARGUMENT',
       /promise/,
+      // biome-ignore lint/suspicious/noThenProperty: what is tested
       () => torch.tidy(() => ({ then: (done: () => void) => done() })),
     ],
     ['what is no function', 'ERR_ARGUMENT', /tidy.*function, got 5/, () => torch.tidy(wrong(5))],

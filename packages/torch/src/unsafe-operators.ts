@@ -25,6 +25,11 @@ const refused: readonly (readonly [RegExp, string])[] = [
   [/^aten::_linalg_eigvals/, checkedForm('linalg_eigvals')],
   [/^aten::_fft_/, checkedForm('fft_fft, fft_rfft …')],
   [/^aten::_foreach_copy(\.|$)/, checkedForm('_foreach_copy_')],
+  [/^aten::native_channel_shuffle/, checkedForm('channel_shuffle')],
+  [
+    /^aten::from_file/,
+    'a file that shrinks while it is mapped ends the process; use loadSafetensors or fromTypedArray',
+  ],
   [/^aten::_stack(\.|$)/, checkedForm('stack')],
   [/^aten::_weight_norm/, checkedForm('norm and mul')],
   [/^aten::_pdist/, checkedForm('pdist')],

@@ -23,7 +23,7 @@ async function fuzz(kind: string, seed: number, rounds: number, every: number): 
   const log = join(folder, `${kind}-${seed}`);
   const { code, signal, stdout, stderr } = await runNode(
     [program, kind, seed, rounds, every, log].map(String),
-    150,
+    { cwd: folder, timeoutSeconds: 150 },
   );
   expect(
     `exit code ${code}, signal ${signal}`,

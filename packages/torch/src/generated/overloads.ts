@@ -494,7 +494,6 @@ export const overloads: Readonly<Record<string, string>> = {
   nanquantile: 'nanquantile nanquantile.scalar',
   nansum: 'nansum',
   narrow: 'narrow.Tensor narrow',
-  nativeChannelShuffle: 'native_channel_shuffle',
   nativeDropout: 'native_dropout',
   nativeGroupNorm: 'native_group_norm',
   nativeLayerNorm: 'native_layer_norm',
@@ -824,30 +823,30 @@ export const methodNames: readonly string[] = (
   'maxPool3dWithIndices maxUnpool2d maxUnpool3d maximum mean median min minimum mish mish_ mm mode ' +
   'moveaxis movedim mseLoss msort mul mul_ multiMarginLoss multilabelMarginLoss multinomial multiply ' +
   'multiply_ mv mvlgamma mvlgamma_ nanToNum nanToNum_ nanmean nanmedian nanquantile nansum narrow ' +
-  'nativeChannelShuffle nativeNorm ne ne_ neg neg_ negative negative_ nestedToPaddedTensor newEmpty ' +
-  'newEmptyStrided newFull newOnes newZeros nextafter nextafter_ nllLoss nllLoss2d nllLossNd nonzero ' +
-  'nonzeroNumpy nonzeroStatic norm normal_ notEqual notEqual_ nuclearNorm oneHot onesLike orgqr ormqr ' +
-  'outer pad pdist permute pinverse pixelShuffle pixelUnshuffle poisson polygamma_ positive pow pow_ ' +
-  'prelu prod put put_ qr quantile rad2deg rad2deg_ randLike randintLike randnLike random_ ravel real ' +
-  'reciprocal reciprocal_ reflectionPad1d reflectionPad2d reflectionPad3d relu relu6 relu6_ relu_ ' +
-  'remainder remainder_ renorm renorm_ repeat repeatInterleave replicationPad1d replicationPad2d ' +
-  'replicationPad3d reshape reshapeAs resolveConj resolveNeg roll rot90 round round_ rrelu rrelu_ rsqrt ' +
-  'rsqrt_ rsub scatter scatterAdd scatterAdd_ scatterReduce scatterReduce_ scatter_ select selectScatter ' +
-  'selu selu_ sgn sgn_ sigmoid sigmoid_ sign sign_ signbit silu silu_ sin sin_ sinc sinc_ sinh sinh_ ' +
-  'sliceInverse sliceScatter slogdet slowConv3d slowConvDilated2d slowConvDilated3d slowConvTranspose2d ' +
-  'slowConvTranspose3d smoothL1Loss softMarginLoss softmax softplus softshrink sort specialBesselJ0 ' +
-  'specialBesselJ1 specialBesselY0 specialBesselY1 specialDigamma specialEntr specialErf specialErfc ' +
-  'specialErfcx specialErfinv specialExp2 specialExpit specialExpm1 specialGammainc specialGammaincc ' +
-  'specialGammaln specialI0 specialI0e specialI1 specialI1e specialLog1p specialLogNdtr ' +
-  'specialLogSoftmax specialLogit specialLogsumexp specialModifiedBesselI0 specialModifiedBesselI1 ' +
-  'specialModifiedBesselK0 specialModifiedBesselK1 specialMultigammaln specialNdtr specialNdtri ' +
-  'specialPsi specialRound specialSinc specialSoftmax specialXlog1py specialXlogy specialZeta split ' +
-  'splitWithSizes sqrt sqrt_ square square_ squeeze squeeze_ std stdMean stft sub sub_ subtract ' +
-  'subtract_ sum svd swapaxes swapaxes_ swapdims swapdims_ t t_ take takeAlongDim tan tan_ tanh tanh_ ' +
-  'tensorSplit tensordot thnnConv2d threshold threshold_ tile toPaddedTensor topk trace transpose ' +
-  'transpose_ triangularSolve tril tril_ triu triu_ trueDivide trueDivide_ trunc trunc_ typeAs unbind ' +
-  'unflatten unfold uniform_ uniqueConsecutive uniqueDim uniqueDimConsecutive unsqueeze unsqueeze_ ' +
-  'upsampleBicubic2d upsampleBilinear2d upsampleLinear1d upsampleNearest1d upsampleNearest2d ' +
-  'upsampleNearest3d upsampleTrilinear3d var varMean vdot view viewAs viewAsComplex viewAsReal vsplit ' +
-  'xlogy xlogy_ zero_ zerosLike'
+  'nativeNorm ne ne_ neg neg_ negative negative_ nestedToPaddedTensor newEmpty newEmptyStrided newFull ' +
+  'newOnes newZeros nextafter nextafter_ nllLoss nllLoss2d nllLossNd nonzero nonzeroNumpy nonzeroStatic ' +
+  'norm normal_ notEqual notEqual_ nuclearNorm oneHot onesLike orgqr ormqr outer pad pdist permute ' +
+  'pinverse pixelShuffle pixelUnshuffle poisson polygamma_ positive pow pow_ prelu prod put put_ qr ' +
+  'quantile rad2deg rad2deg_ randLike randintLike randnLike random_ ravel real reciprocal reciprocal_ ' +
+  'reflectionPad1d reflectionPad2d reflectionPad3d relu relu6 relu6_ relu_ remainder remainder_ renorm ' +
+  'renorm_ repeat repeatInterleave replicationPad1d replicationPad2d replicationPad3d reshape reshapeAs ' +
+  'resolveConj resolveNeg roll rot90 round round_ rrelu rrelu_ rsqrt rsqrt_ rsub scatter scatterAdd ' +
+  'scatterAdd_ scatterReduce scatterReduce_ scatter_ select selectScatter selu selu_ sgn sgn_ sigmoid ' +
+  'sigmoid_ sign sign_ signbit silu silu_ sin sin_ sinc sinc_ sinh sinh_ sliceInverse sliceScatter ' +
+  'slogdet slowConv3d slowConvDilated2d slowConvDilated3d slowConvTranspose2d slowConvTranspose3d ' +
+  'smoothL1Loss softMarginLoss softmax softplus softshrink sort specialBesselJ0 specialBesselJ1 ' +
+  'specialBesselY0 specialBesselY1 specialDigamma specialEntr specialErf specialErfc specialErfcx ' +
+  'specialErfinv specialExp2 specialExpit specialExpm1 specialGammainc specialGammaincc specialGammaln ' +
+  'specialI0 specialI0e specialI1 specialI1e specialLog1p specialLogNdtr specialLogSoftmax specialLogit ' +
+  'specialLogsumexp specialModifiedBesselI0 specialModifiedBesselI1 specialModifiedBesselK0 ' +
+  'specialModifiedBesselK1 specialMultigammaln specialNdtr specialNdtri specialPsi specialRound ' +
+  'specialSinc specialSoftmax specialXlog1py specialXlogy specialZeta split splitWithSizes sqrt sqrt_ ' +
+  'square square_ squeeze squeeze_ std stdMean stft sub sub_ subtract subtract_ sum svd swapaxes ' +
+  'swapaxes_ swapdims swapdims_ t t_ take takeAlongDim tan tan_ tanh tanh_ tensorSplit tensordot ' +
+  'thnnConv2d threshold threshold_ tile toPaddedTensor topk trace transpose transpose_ triangularSolve ' +
+  'tril tril_ triu triu_ trueDivide trueDivide_ trunc trunc_ typeAs unbind unflatten unfold uniform_ ' +
+  'uniqueConsecutive uniqueDim uniqueDimConsecutive unsqueeze unsqueeze_ upsampleBicubic2d ' +
+  'upsampleBilinear2d upsampleLinear1d upsampleNearest1d upsampleNearest2d upsampleNearest3d ' +
+  'upsampleTrilinear3d var varMean vdot view viewAs viewAsComplex viewAsReal vsplit xlogy xlogy_ zero_ ' +
+  'zerosLike'
 ).split(' ');

@@ -685,7 +685,6 @@ export interface TensorMethods {
   nansum(options?: { dim?: number | readonly number[] | null; keepdim?: boolean; dtype?: DType | null }): Tensor;
   narrow(dim: number, start: Tensor, length: number): Tensor;
   narrow(dim: number, start: number, length: number): Tensor;
-  nativeChannelShuffle(groups: number): Tensor;
   nativeNorm(p?: Scalar): Tensor;
   nativeNorm(options?: { p?: Scalar }): Tensor;
   nativeNorm(p: Scalar | null, dim: number | readonly number[], keepdim: boolean, dtype: DType | null): Tensor;

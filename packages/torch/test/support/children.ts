@@ -17,11 +17,22 @@ export const sources = new URL('../../src/index.ts', import.meta.url).href;
 /** Flags with which Node runs TypeScript. */
 export const typescript = ['--import', import.meta.resolve('tsx')];
 
-/** Runs Node with these arguments in this package's folder and waits for its end. */
-export function runNode(args: readonly string[], timeoutSeconds = 60): Promise<ChildResult> {
+/** Where and how long a child may run. */
+export interface ChildOptions {
+  /** Default: this package's folder. */
+  cwd?: string;
+  /** Default: 60. */
+  timeoutSeconds?: number;
+}
+
+/** Runs Node with these arguments and waits for its end. */
+export function runNode(
+  args: readonly string[],
+  { cwd = packageFolder, timeoutSeconds = 60 }: ChildOptions = {},
+): Promise<ChildResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [...typescript, ...args], {
-      cwd: packageFolder,
+      cwd,
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: timeoutSeconds * 1000,
       killSignal: 'SIGKILL',
