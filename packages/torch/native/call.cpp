@@ -308,6 +308,23 @@ napi_value results_to_js(Addon& addon, const Operator& op, torch::jit::Stack& st
   return array;
 }
 
+// The call of a short form with all its tensors given and nothing else; undefined where it is not one.
+at::Tensor call_short_form(Addon& addon, const Operator& op, const napi_value* values, size_t count) {
+  double first = 0;
+  double second = 0;
+  if (count == 1 && op.unary && napi_get_value_double(addon.env, values[0], &first) == napi_ok) {
+    return op.unary->call(addon.table.get(first));
+  }
+  if (count != 2 || !(op.binary || op.scaled_binary) || napi_get_value_double(addon.env, values[0], &first) != napi_ok ||
+      napi_get_value_double(addon.env, values[1], &second) != napi_ok) {
+    return {};
+  }
+  if (op.binary) return op.binary->call(addon.table.get(first), addon.table.get(second));
+  const auto& scale = op.parameters[2].fallback;
+  if (!scale) return {};
+  return op.scaled_binary->call(addon.table.get(first), addon.table.get(second), scale->toScalar());
+}
+
 napi_value call(napi_env env, napi_callback_info raw) {
   napi_value inline_values[kInlineArguments];
   std::vector<napi_value> more_values;
@@ -330,6 +347,8 @@ napi_value call(napi_env env, napi_callback_info raw) {
     if (!op.callable) {
       throw std::invalid_argument("the operator takes or returns a type that has no JavaScript form");
     }
+    at::Tensor short_result = call_short_form(addon, op, values + 1, count - 1);
+    if (short_result.defined()) return tensor_to_js(addon, std::move(short_result));
     torch::jit::Stack stack;
     stack.reserve(op.parameters.size() > op.results.size() ? op.parameters.size() : op.results.size());
     ArgumentReader(addon, op, values + 1, count - 1).read_all(stack);

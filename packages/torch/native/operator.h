@@ -26,11 +26,20 @@ struct Result {
   int32_t alias_of = -1;  // the argument that an in-place operator returns
 };
 
+// Forms of one or two tensors are the most frequent calls and the cheapest ones, so that boxing would be felt.
+using Unary = c10::TypedOperatorHandle<at::Tensor(const at::Tensor&)>;
+using Binary = c10::TypedOperatorHandle<at::Tensor(const at::Tensor&, const at::Tensor&)>;
+using ScaledBinary = c10::TypedOperatorHandle<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Scalar&)>;
+
 struct Operator {
   c10::OperatorHandle handle;
   std::vector<Parameter> parameters;
   std::vector<Result> results;
   bool callable = true;
+  // At most one is set, where the schema and the registered C++ signature have this form.
+  std::optional<Unary> unary = std::nullopt;
+  std::optional<Binary> binary = std::nullopt;
+  std::optional<ScaledBinary> scaled_binary = std::nullopt;
 };
 
 }  // namespace fmoe

@@ -33,6 +33,22 @@ TypeDescription describe(const c10::TypePtr& type) {
   return {found == kinds.end() ? Kind::kUnsupported : found->second, optional, text};
 }
 
+bool has_form(const Operator& op, std::initializer_list<Kind> kinds) {
+  if (op.results.size() != 1 || op.results[0].kind != Kind::kTensor || op.results[0].alias_of >= 0) return false;
+  return std::equal(kinds.begin(), kinds.end(), op.parameters.begin(), op.parameters.end(),
+                    [](Kind kind, const Parameter& parameter) { return parameter.kind == kind && !parameter.optional; });
+}
+
+// An operator without this C++ signature (a boxed kernel, a view that takes another type) keeps to the boxed path.
+template <typename Signature>
+std::optional<c10::TypedOperatorHandle<Signature>> typed(const c10::OperatorHandle& handle) {
+  try {
+    return handle.typed<Signature>();
+  } catch (const c10::Error&) {
+    return std::nullopt;
+  }
+}
+
 uint32_t intern(Addon& addon, const std::string& full_name, const c10::OperatorHandle& handle) {
   auto op = std::make_unique<Operator>(Operator{handle, {}, {}, true});
   const auto& schema = handle.schema();
@@ -58,6 +74,13 @@ uint32_t intern(Addon& addon, const std::string& full_name, const c10::OperatorH
       }
     }
     op->results.push_back(described);
+  }
+  if (has_form(*op, {Kind::kTensor})) op->unary = typed<at::Tensor(const at::Tensor&)>(handle);
+  if (has_form(*op, {Kind::kTensor, Kind::kTensor})) {
+    op->binary = typed<at::Tensor(const at::Tensor&, const at::Tensor&)>(handle);
+  }
+  if (has_form(*op, {Kind::kTensor, Kind::kTensor, Kind::kScalar})) {
+    op->scaled_binary = typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Scalar&)>(handle);
   }
   const auto id = static_cast<uint32_t>(addon.operators.size());
   addon.operators.push_back(std::move(op));
