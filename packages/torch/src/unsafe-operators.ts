@@ -21,6 +21,8 @@ const refused: readonly (readonly [RegExp, string])[] = [
   [/^aten::_\w+_backward/, checkedForm('the forward operator and backward()')],
   [/^aten::_thnn_/, 'recurrent cells are not supported'],
   [/^aten::_(add|remove)_batch_dim/, 'vmap is not supported'],
+  [/^aten::_reshape_alias/, checkedForm('as_strided')],
+  [/^aten::_sobol_engine/, 'quasi-random sequences are not supported'],
   [/^aten::_chunk_cat(\.|$)/, checkedForm('chunk and cat')],
   [/^aten::_linalg_eigvals/, checkedForm('linalg_eigvals')],
   [/^aten::_fft_/, checkedForm('fft_fft, fft_rfft …')],
