@@ -13,10 +13,13 @@ import { describeEachDevice, expectAllClose, type NestedNumbers, type Tolerance 
 
 const cases = readCases<OptimizerCase>('optim-optimizers.json');
 
-/** Rounding of single operators against one fused kernel. */
+/**
+ * Rounding of single operators against one fused kernel. In float32 each of six steps may round a parameter near 1
+ * differently, by 2^-23 = 1.2e-7.
+ */
 const tolerances: Partial<Record<torch.DType, Required<Tolerance>>> = {
   float64: { rtol: 1e-12, atol: 1e-14 },
-  float32: { rtol: 2e-6, atol: 2e-7 },
+  float32: { rtol: 2e-6, atol: 6 * 2 ** -23 },
 };
 
 function expectParams(params: torch.Tensor[], expected: NestedNumbers[], tolerance: Tolerance): void {
