@@ -1,6 +1,9 @@
 // Sizes are read as SymInt, so that the same checks serve fake tensors of torch.compile and torch.export.
 #include "checks.h"
 
+#include "activation.h"
+#include "score-function.h"
+
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
 
@@ -200,6 +203,171 @@ void check_combine_backward(
   check_same_device(op, grad, rows);
   check_same_size(op, "T", grad, 0, slot_row, 0);
   check_same_size(op, "D", grad, 1, rows, 1);
+}
+
+void check_topk_gate(
+    const Tensor& logits_,
+    const std::optional<Tensor>& selection_bias_,
+    int64_t k,
+    std::string_view score_function) {
+  const char* op = "fmoe::topk_gate";
+  const Argument logits{"logits", logits_, "[T, N]"};
+  check_rows(op, logits);
+  parse_score_function(op, score_function);
+  TORCH_CHECK_VALUE(
+      k > 0 && logits_.sym_size(1) >= k, op, ": k must be at least 1 and at most the number of experts N, got ", k,
+      " for logits of shape ", logits_.sym_sizes());
+  if (selection_bias_.has_value() && selection_bias_->defined()) {
+    const Argument bias{"selection_bias", *selection_bias_, "[N]"};
+    check_rank(op, bias, 1);
+    check_floating(op, bias);
+    check_same_device(op, logits, bias);
+    check_same_size(op, "N", logits, 1, bias, 0);
+  }
+}
+
+void check_topk_gate_backward(
+    const Tensor& grad_,
+    const Tensor& logits_,
+    const Tensor& top_idx_,
+    const Tensor& top_score_,
+    std::string_view score_function) {
+  const char* op = "fmoe::topk_gate_backward";
+  const Argument grad{"grad", grad_, "[T, K]"}, logits{"logits", logits_, "[T, N]"},
+      top_idx{"top_idx", top_idx_, "[T, K]"}, top_score{"top_score", top_score_, "[T, K]"};
+  check_rows(op, logits);
+  check_slot_row(op, top_idx);
+  parse_score_function(op, score_function);
+  for (const Argument& argument : {grad, top_score}) {
+    check_rows(op, argument);
+    check_same_size(op, "T", argument, 0, top_idx, 0);
+    check_same_size(op, "K", argument, 1, top_idx, 1);
+    check_same_device(op, logits, argument);
+  }
+  check_same_device(op, logits, top_idx);
+  check_same_size(op, "T", logits, 0, top_idx, 0);
+}
+
+void check_expert_count(const Tensor& top_idx, int64_t num_experts) {
+  const char* op = "fmoe::expert_count";
+  TORCH_CHECK_VALUE(num_experts > 0, op, ": num_experts must be positive, got ", num_experts);
+  check_index(op, {"top_idx", top_idx, "[...]"});
+}
+
+void check_assign_pos(const Tensor& cum_count_, const Tensor& top_idx_) {
+  const char* op = "fmoe::assign_pos";
+  const Argument cum_count{"cum_count", cum_count_, "[N]"}, top_idx{"top_idx", top_idx_, "[...]"};
+  check_rank(op, cum_count, 1);
+  check_index(op, cum_count);
+  check_index(op, top_idx);
+  check_same_device(op, cum_count, top_idx);
+}
+
+void check_limit_by_capacity(const Tensor& expert_count_, const Tensor& capacity_) {
+  const char* op = "fmoe::limit_by_capacity";
+  const Argument expert_count{"expert_count", expert_count_, "[W * E]"}, capacity{"capacity", capacity_, "[E]"};
+  check_rank(op, expert_count, 1);
+  check_rank(op, capacity, 1);
+  check_index(op, expert_count);
+  check_index(op, capacity);
+  check_same_device(op, expert_count, capacity);
+  TORCH_CHECK_VALUE(
+      capacity_.sym_size(0) > 0 && expert_count_.sym_size(0) % capacity_.sym_size(0) == 0, op,
+      ": expert_count [W * E] must hold a whole number of times as many experts as capacity [E], got shapes ",
+      expert_count_.sym_sizes(), " and ", capacity_.sym_sizes());
+}
+
+void check_prune_gate_by_capacity(const Tensor& top_idx_, const Tensor& budget_) {
+  const char* op = "fmoe::prune_gate_by_capacity";
+  const Argument top_idx{"top_idx", top_idx_, "[T, K]"}, budget{"budget", budget_, "[N]"};
+  TORCH_CHECK_VALUE(
+      top_idx_.dim() == 1 || top_idx_.dim() == 2, op, ": top_idx must have shape [T] or [T, K], got shape ",
+      top_idx_.sym_sizes());
+  check_rank(op, budget, 1);
+  check_index(op, top_idx);
+  check_index(op, budget);
+  check_same_device(op, top_idx, budget);
+}
+
+void check_moe_mlp(
+    const char* op,
+    const Tensor& x_,
+    const Tensor& w1_,
+    const std::optional<Tensor>& b1_,
+    const Tensor& w2_,
+    const std::optional<Tensor>& b2_,
+    const Tensor& score_,
+    const Tensor& row_slot_,
+    const Tensor& slot_row_,
+    const Tensor& offsets_,
+    std::string_view activation) {
+  const bool gated = is_gated(parse_activation(op, activation));
+  const Argument x{"x", x_, "[T, D]"}, w1{"w1", w1_, gated ? "[E, 2H, D]" : "[E, H, D]"},
+      w2{"w2", w2_, "[E, D, H]"}, score{"score", score_, "[T, K]"}, row_slot{"row_slot", row_slot_, "[R]"},
+      slot_row{"slot_row", slot_row_, "[T, K]"}, offsets{"offsets", offsets_, "[E + 1]"};
+  check_rows(op, x);
+  check_rows(op, score);
+  check_row_slot(op, row_slot);
+  check_slot_row(op, slot_row);
+  check_offsets(op, offsets);
+  check_weight(op, w1, offsets);
+  check_weight(op, w2, offsets);
+  for (const Argument& weight : {w1, w2}) {
+    check_same_dtype(op, x, weight);
+  }
+  for (const Argument& argument : {w1, w2, score, row_slot, slot_row, offsets}) {
+    check_same_device(op, x, argument);
+  }
+  check_same_size(op, "T", x, 0, slot_row, 0);
+  check_same_size(op, "T", score, 0, slot_row, 0);
+  check_same_size(op, "K", score, 1, slot_row, 1);
+  check_same_size(op, "D", x, 1, w1, 2);
+  check_same_size(op, "D", x, 1, w2, 1);
+  TORCH_CHECK_VALUE(
+      w1_.sym_size(1) == w2_.sym_size(2) * (gated ? 2 : 1), op, ": w1 ", w1.shape,
+      " and w2 [E, D, H] must agree in H for activation ", activation, ", got shapes ", w1_.sym_sizes(), " and ",
+      w2_.sym_sizes());
+  const auto check_bias = [&](const char* name, const std::optional<Tensor>& given, const Argument& weight,
+                              const char* shape) {
+    if (given.has_value() && given->defined()) {
+      const Argument bias{name, *given, shape};
+      check_rank(op, bias, 2);
+      check_same_dtype(op, weight, bias);
+      check_same_device(op, x, bias);
+      check_same_size(op, "E", weight, 0, bias, 0);
+      check_same_size(op, gated && name[1] == '1' ? "2H" : name[1] == '1' ? "H" : "D", weight, 1, bias, 1);
+    }
+  };
+  check_bias("b1", b1_, w1, gated ? "[E, 2H]" : "[E, H]");
+  check_bias("b2", b2_, w2, "[E, D]");
+}
+
+void check_moe_mlp_backward(
+    const Tensor& grad_,
+    const Tensor& x_,
+    const Tensor& pre_activation_,
+    const Tensor& w1_,
+    const Tensor& w2_,
+    const std::optional<Tensor>& b2_,
+    const Tensor& score_,
+    const Tensor& row_slot_,
+    const Tensor& slot_row_,
+    const Tensor& offsets_,
+    std::string_view activation) {
+  const char* op = "fmoe::moe_mlp_backward";
+  check_moe_mlp(
+      op, x_, w1_, std::nullopt, w2_, b2_, score_, row_slot_, slot_row_, offsets_, activation);
+  const Argument grad{"grad", grad_, "[T, D]"}, x{"x", x_, "[T, D]"}, w1{"w1", w1_, "[E, H or 2H, D]"},
+      pre{"pre_activation", pre_activation_, "[R, H or 2H]"}, row_slot{"row_slot", row_slot_, "[R]"};
+  for (const Argument& argument : {grad, pre}) {
+    check_rows(op, argument);
+    check_same_dtype(op, x, argument);
+    check_same_device(op, x, argument);
+  }
+  check_same_size(op, "T", grad, 0, x, 0);
+  check_same_size(op, "D", grad, 1, x, 1);
+  check_same_size(op, "R", pre, 0, row_slot, 0);
+  check_same_size(op, "H or 2H", pre, 1, w1, 1);
 }
 
 }  // namespace fmoe

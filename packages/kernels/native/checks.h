@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <string_view>
 
 namespace fmoe {
 
@@ -22,5 +23,44 @@ void check_grouped_linear_weight_grad(const Tensor& grad, const Tensor& x, const
 void check_combine(const Tensor& rows, const Tensor& score, const Tensor& slot_row);
 void check_combine_backward(
     const Tensor& grad, const Tensor& rows, const Tensor& score, const Tensor& slot_row);
+
+void check_topk_gate(
+    const Tensor& logits, const std::optional<Tensor>& selection_bias, int64_t k, std::string_view score_function);
+void check_topk_gate_backward(
+    const Tensor& grad,
+    const Tensor& logits,
+    const Tensor& top_idx,
+    const Tensor& top_score,
+    std::string_view score_function);
+
+void check_expert_count(const Tensor& top_idx, int64_t num_experts);
+void check_assign_pos(const Tensor& cum_count, const Tensor& top_idx);
+void check_limit_by_capacity(const Tensor& expert_count, const Tensor& capacity);
+void check_prune_gate_by_capacity(const Tensor& top_idx, const Tensor& budget);
+
+void check_moe_mlp(
+    const char* op,
+    const Tensor& x,
+    const Tensor& w1,
+    const std::optional<Tensor>& b1,
+    const Tensor& w2,
+    const std::optional<Tensor>& b2,
+    const Tensor& score,
+    const Tensor& row_slot,
+    const Tensor& slot_row,
+    const Tensor& offsets,
+    std::string_view activation);
+void check_moe_mlp_backward(
+    const Tensor& grad,
+    const Tensor& x,
+    const Tensor& pre_activation,
+    const Tensor& w1,
+    const Tensor& w2,
+    const std::optional<Tensor>& b2,
+    const Tensor& score,
+    const Tensor& row_slot,
+    const Tensor& slot_row,
+    const Tensor& offsets,
+    std::string_view activation);
 
 }  // namespace fmoe

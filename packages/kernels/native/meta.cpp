@@ -1,6 +1,8 @@
 // Shapes and dtypes of the results, without data: for the meta device, torch.compile and torch.export.
 #include "checks.h"
+#include "ops.h"
 
+#include <ATen/OpMathType.h>
 #include <torch/library.h>
 
 #include <tuple>
@@ -66,6 +68,77 @@ std::tuple<Tensor, Tensor> combine_backward(
       like(rows, {rows.sym_size(0), rows.sym_size(1)}), like(score, {score.sym_size(0), score.sym_size(1)})};
 }
 
+std::tuple<Tensor, Tensor> topk_gate(
+    const Tensor& logits, const std::optional<Tensor>& selection_bias, int64_t k, std::string_view score_function,
+    bool) {
+  check_topk_gate(logits, selection_bias, k, score_function);
+  const std::array<SymInt, 2> sizes{logits.sym_size(0), SymInt(k)};
+  return {
+      logits.new_empty_symint(sizes, logits.options().dtype(at::kLong)),
+      logits.new_empty_symint(sizes, logits.options().dtype(at::toOpMathType(logits.scalar_type())))};
+}
+
+Tensor topk_gate_backward(
+    const Tensor& grad, const Tensor& logits, const Tensor& top_idx, const Tensor& top_score,
+    std::string_view score_function, bool) {
+  check_topk_gate_backward(grad, logits, top_idx, top_score, score_function);
+  return like(logits, {logits.sym_size(0), logits.sym_size(1)});
+}
+
+Tensor indices(const Tensor& source, c10::SymIntArrayRef sizes) {
+  return source.new_empty_symint(sizes, source.options().dtype(at::kLong));
+}
+
+Tensor expert_count(const Tensor& top_idx, int64_t num_experts) {
+  check_expert_count(top_idx, num_experts);
+  return indices(top_idx, {SymInt(num_experts)});
+}
+
+Tensor assign_pos(const Tensor& cum_count, const Tensor& top_idx) {
+  check_assign_pos(cum_count, top_idx);
+  return indices(top_idx, {top_idx.sym_numel()});
+}
+
+Tensor limit_by_capacity(const Tensor& expert_count, const Tensor& capacity) {
+  check_limit_by_capacity(expert_count, capacity);
+  return indices(expert_count, expert_count.sym_sizes());
+}
+
+Tensor prune_gate_by_capacity(const Tensor& top_idx, const Tensor& budget) {
+  check_prune_gate_by_capacity(top_idx, budget);
+  return indices(top_idx, top_idx.sym_sizes());
+}
+
+Tensor moe_mlp(
+    const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
+    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
+    const Tensor& offsets, std::string_view activation) {
+  check_moe_mlp("fmoe::moe_mlp", x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+  return like(x, {x.sym_size(0), x.sym_size(1)});
+}
+
+std::tuple<Tensor, Tensor> moe_mlp_forward(
+    const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
+    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
+    const Tensor& offsets, std::string_view activation) {
+  check_moe_mlp("fmoe::moe_mlp_forward", x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+  return {
+      like(x, {x.sym_size(0), x.sym_size(1)}), like(x, {row_slot.sym_size(0), w1.sym_size(1)})};
+}
+
+ops::MoeMlpGrads moe_mlp_backward(
+    const Tensor& grad, const Tensor& x, const Tensor& pre_activation, const Tensor& w1, const Tensor& w2,
+    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
+    const Tensor& offsets, std::string_view activation, std::array<bool, 6> output_mask) {
+  check_moe_mlp_backward(grad, x, pre_activation, w1, w2, b2, score, row_slot, slot_row, offsets, activation);
+  const auto make = [&](size_t position, const Tensor& source, c10::SymIntArrayRef sizes) {
+    return output_mask[position] ? source.new_empty_symint(sizes) : like(source, {SymInt(0)});
+  };
+  return {
+      make(0, x, x.sym_sizes()), make(1, w1, w1.sym_sizes()), make(2, w1, w1.sym_sizes().slice(0, 2)),
+      make(3, w2, w2.sym_sizes()), make(4, w2, w2.sym_sizes().slice(0, 2)), make(5, score, score.sym_sizes())};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fmoe, Meta, library) {
@@ -77,6 +150,15 @@ TORCH_LIBRARY_IMPL(fmoe, Meta, library) {
   library.impl("grouped_linear_weight_grad", TORCH_FN(grouped_linear_weight_grad));
   library.impl("combine", TORCH_FN(combine));
   library.impl("combine_backward", TORCH_FN(combine_backward));
+  library.impl("topk_gate", TORCH_FN(topk_gate));
+  library.impl("topk_gate_backward", TORCH_FN(topk_gate_backward));
+  library.impl("expert_count", TORCH_FN(expert_count));
+  library.impl("assign_pos", TORCH_FN(assign_pos));
+  library.impl("limit_by_capacity", TORCH_FN(limit_by_capacity));
+  library.impl("prune_gate_by_capacity", TORCH_FN(prune_gate_by_capacity));
+  library.impl("moe_mlp", TORCH_FN(moe_mlp));
+  library.impl("moe_mlp_forward", TORCH_FN(moe_mlp_forward));
+  library.impl("moe_mlp_backward", TORCH_FN(moe_mlp_backward));
 }
 
 }  // namespace fmoe

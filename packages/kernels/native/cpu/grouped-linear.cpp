@@ -3,12 +3,12 @@
 // Work is cut into equal shares, one a thread, and each share calls single-threaded GEMMs: by rows for the output
 // and the input's gradient, by (expert, output column) for the weight's gradient. Against one multi-threaded GEMM an
 // expert this wakes the threads once instead of E times and keeps them evenly loaded for any split of the rows.
-#include "checks.h"
-#include "cpu/row-kernels.h"
-#include "cpu/slots.h"
+#include "cpu/grouped-linear.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/core/LegacyTypeDispatch.h>
+#include "checks.h"
+#include "cpu/groups.h"
+#include "cpu/row-kernels.h"
+
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
@@ -22,49 +22,10 @@ namespace fmoe::cpu {
 
 namespace {
 
-// A share below about 2^17 multiply-adds (a few microseconds) is not worth a thread.
-constexpr int64_t kMinimumShare = 1 << 17;
 // Share borders of the weight's gradient fall on multiples of this many output columns.
 constexpr int64_t kColumnTile = 16;
 // Half-precision operands are widened to float32 this many rows at a time.
 constexpr int64_t kWideRows = 512;
-
-// Half-precision operands are widened, so that every sum is in float32 and rounds once. It is also the faster way for
-// ragged groups: without bfloat16 instructions libtorch's half GEMM is several times slower than its float32 one, and
-// with them oneDNN generates code for each new row count, which costs a millisecond or more.
-bool needs_widening(at::ScalarType dtype) {
-  return dtype == at::kHalf || dtype == at::kBFloat16;
-}
-
-struct Groups {
-  const char* op;
-  Tensor offsets;  // [E + 1] int64
-  int64_t experts;
-
-  Groups(const char* op, const Tensor& given, int64_t row_count)
-      : op(op), offsets(as_indices(given)), experts(given.size(0) - 1) {
-    check_offset_values(op, begin(), experts, row_count);
-  }
-  const int64_t* begin() const { return offsets.const_data_ptr<int64_t>(); }
-  int64_t rows() const { return begin()[experts]; }
-};
-
-// Calls body(expert, first_row, row_count) for the experts' parts of each share of the rows.
-template <typename Body>
-void for_row_shares(const Groups& groups, int64_t cost_of_row, const Body& body) {
-  const int64_t grain = std::max<int64_t>(1, kMinimumShare / std::max<int64_t>(1, cost_of_row));
-  const int64_t* offset = groups.begin();
-  at::parallel_for(0, groups.rows(), grain, [&](int64_t first, int64_t last) {
-    // Worker threads do not inherit the caller's dispatch state.
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    for (int64_t expert = 0; expert < groups.experts; ++expert) {
-      const int64_t begin = std::max(first, offset[expert]), end = std::min(last, offset[expert + 1]);
-      if (begin < end) {
-        body(expert, begin, end - begin);
-      }
-    }
-  });
-}
 
 // out = a · b (+ bias), where a [n, k] and b [k, m] have a half-precision dtype.
 void widened_product(
@@ -160,6 +121,8 @@ void for_column_shares(const Groups& groups, int64_t columns, int64_t in, const 
   });
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor> grouped_linear_weight_grad(
     const Tensor& grad, const Tensor& x, const Tensor& offsets, bool with_bias) {
   check_grouped_linear_weight_grad(grad, x, offsets);
@@ -198,8 +161,6 @@ std::tuple<Tensor, Tensor> grouped_linear_weight_grad(
   });
   return {weight_grad, bias_grad};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fmoe, CPU, library) {
   library.impl("grouped_linear", TORCH_FN(grouped_linear));
