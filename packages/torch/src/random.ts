@@ -30,7 +30,7 @@ export function getRngState(device = 'cpu'): Tensor {
 /** Continues the sequence from a state that {@link getRngState} gave. */
 export function setRngState(state: Tensor | Uint8Array, device = 'cpu'): void {
   checkDevice('setRngState', device);
-  const tensor = state instanceof Uint8Array ? fromTypedArray(state) : state;
+  const tensor = state instanceof Uint8Array ? fromTypedArray(state, [state.length], { copy: true }) : state;
   checkTensor('setRngState', 'state', tensor);
   guarded('setRngState', () => native().setRandomState(device, tensor.handle), [tensor]);
   if (tensor !== state) tensor.dispose();

@@ -69,7 +69,7 @@ export class TensorBase {
 
   /**
    * Frees this handle now. What a graph still needs of the tensor stays alive with the graph. Disposing twice is harmless;
-   * any other use of a disposed tensor throws `ERR_DISPOSED`.
+   * any other use of a disposed tensor throws `ERR_DISPOSED`, except that its shape, once read, can still be read.
    */
   dispose(): void {
     native().release(this.handle);

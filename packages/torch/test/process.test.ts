@@ -55,6 +55,18 @@ describe('a process ends cleanly', () => {
     fine(await runProgram(program), stdout);
   });
 
+  it('where libtorch is missing, with an error that says what to do', async () => {
+    const caught = 'try { torch.zeros([1]) } catch (error) { console.log(error.code, error.message) }';
+    const missing = await runProgram(`process.env.LIBTORCH = '/nowhere/at/all'; ${caught}`);
+    expect([missing.code, missing.stderr]).toEqual([0, '']);
+    expect(missing.stdout).toMatch(/^ERR_SETUP .*\/nowhere\/at\/all.*Remedy/s);
+    const twice = await runProgram(
+      `globalThis[Symbol.for('@fmoe/torch.binding')] = '/another/copy'; ${caught}`,
+    );
+    expect([twice.code, twice.stderr]).toEqual([0, '']);
+    expect(twice.stdout).toMatch(/^ERR_SETUP two copies.*\/another\/copy and .*npm dedupe/);
+  });
+
   it('with an uncaught error, and its exit code says so', async () => {
     const { code, signal, stderr } = await runProgram('torch.zeros([2]).mm(torch.zeros([3]))');
     expect([code, signal]).toEqual([1, null]);

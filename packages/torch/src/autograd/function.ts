@@ -97,6 +97,8 @@ export class AutogradFunction {
     context.needsInputGrad = args.map(
       (argument) => argument instanceof TensorBase && (argument as Tensor).requiresGrad,
     );
+    // Not the arguments themselves: what backward holds lives as long as the graph.
+    const isTensor = args.map((argument) => argument instanceof TensorBase);
     const inputs = args.filter(
       (argument): argument is Args[number] & Tensor => argument instanceof TensorBase,
     );
@@ -116,7 +118,7 @@ export class AutogradFunction {
         context.unpack(saved.map(wrap));
         try {
           const given = gradients.map((handle, i) => (handle === 0 ? zeros(zerosFor[i]!) : wrap(handle)));
-          return gradientHandles(this.name, this.backward(context, ...given), args);
+          return gradientHandles(this.name, this.backward(context, ...given), isTensor);
         } finally {
           context.unpack(undefined);
         }
@@ -145,7 +147,7 @@ export class AutogradFunction {
 }
 
 /** What backward returned, as handles for the tensors among the arguments of forward. */
-function gradientHandles(name: string, result: unknown, args: readonly unknown[]): number[] {
+function gradientHandles(name: string, result: unknown, isTensor: readonly boolean[]): number[] {
   refusePromise(`${name}.backward`, result, 'but the engine waits for no promise');
   const list: readonly unknown[] = Array.isArray(result) ? result : [result];
   const fail = (problem: string): never => {
@@ -153,13 +155,14 @@ function gradientHandles(name: string, result: unknown, args: readonly unknown[]
       op: name,
     });
   };
-  if (list.length !== args.length) fail(`${list.length} gradients, forward took ${args.length} arguments`);
+  if (list.length !== isTensor.length)
+    fail(`${list.length} gradients, forward took ${isTensor.length} arguments`);
   const handles: number[] = [];
   list.forEach((gradient, i) => {
     const isNone = gradient === null || gradient === undefined;
     if (!isNone && !(gradient instanceof TensorBase))
       fail(`${describeValue(gradient)} for argument ${i}, not a tensor or null`);
-    if (args[i] instanceof TensorBase) handles.push(isNone ? 0 : (gradient as TensorBase).handle);
+    if (isTensor[i]) handles.push(isNone ? 0 : (gradient as TensorBase).handle);
   });
   return handles;
 }
