@@ -1,6 +1,7 @@
 /**
- * Mixture-of-Experts operators: the steps of a layer, for people who write their own. Each has its derivative (of any
- * order), is deterministic, and reads nothing back from the device.
+ * Mixture-of-Experts operators: the steps of a layer, for people who write their own. Each is
+ * deterministic and reads nothing back from the device; the steps have derivatives of any order, the fused `moeMlp` and
+ * `topkGate` the first.
  *
  * ```ts
  * const plan = routePlan(topIdx, numExperts);
@@ -11,8 +12,12 @@
  *
  * @module
  */
+export { assignPos, expertCount, limitByCapacity, pruneGateByCapacity } from './capacity.js';
 export { combine } from './combine.js';
 export { dispatch } from './dispatch.js';
 export { groupedLinear } from './grouped-linear.js';
 export { loadKernels } from './load.js';
+export { balanceLoss, importanceLoss, loadLoss, zLoss } from './losses.js';
+export { type MoeActivation, type MoeMlpWeights, moeMlp } from './moe-mlp.js';
 export { type RoutePlan, routePlan } from './route-plan.js';
+export { type ScoreFunction, type TopkGateOptions, type TopkGateResult, topkGate } from './topk-gate.js';
