@@ -1,0 +1,236 @@
+// Kernels that move rows, in vectors of 16 bytes, or of one element where rows are not made of those. Neighbouring threads
+// take neighbouring vectors, so every access is coalesced whatever the width.
+#include "cuda/device.cuh"
+
+#include <algorithm>
+
+namespace fmoe::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarp = 32;
+constexpr int64_t kMaximumBlocks = 1 << 20;
+
+// A slot or row number as it may be used: in [0, limit) or -1.
+__device__ int64_t guarded(int64_t index, int64_t limit, int32_t* flags, BadValue what) {
+  if (index >= 0 && index < limit) {
+    return index;
+  }
+  if (index != -1) {
+    raise(flags, what);
+  }
+  return -1;
+}
+
+// The pairs (row, vector of the row) of this thread: a grid-stride loop without a division for each step.
+template <typename Body>
+__device__ void for_vectors(int64_t rows, int64_t vectors, const Body& body) {
+  const int64_t count = rows * vectors, step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
+    // 32-bit division is several times faster.
+    const int64_t row = (count >> 32) == 0 ? static_cast<uint32_t>(i) / static_cast<uint32_t>(vectors) : i / vectors;
+    body(row, i - row * vectors);
+  }
+}
+
+unsigned blocks_for(int64_t threads) {
+  return static_cast<unsigned>(std::clamp<int64_t>(divide_up(threads, kThreads), 1, kMaximumBlocks));
+}
+
+// One warp a row, four loads under way at a time.
+template <typename T, int kSize>
+__global__ void gather_kernel(Gather task, int32_t* flags) {
+  using V = Vector<T, kSize>;
+  constexpr int kAtOnce = 4;
+  const int64_t row = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
+  if (row >= task.rows) {
+    return;
+  }
+  const int64_t slot = guarded(task.row_slot[row], task.tokens * task.choices, flags, BadValue::RowSlot);
+  const int64_t vectors = task.features / kSize;
+  const auto* x = static_cast<const V*>(task.x) + (slot < 0 ? 0 : slot / task.choices * vectors);
+  auto* out = static_cast<V*>(task.out) + row * vectors;
+  for (int64_t first = threadIdx.x % kWarp; first < vectors; first += kAtOnce * kWarp) {
+    V value[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t vector = first + i * kWarp;
+      value[i] = slot >= 0 && vector < vectors ? x[vector] : V{};
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t vector = first + i * kWarp;
+      if (vector < vectors) {
+        out[vector] = value[i];
+      }
+    }
+  }
+}
+
+template <typename T, int kSize, bool kWeighted>
+__global__ void weighted_sum_kernel(WeightedSum task, int32_t* flags) {
+  using V = Vector<T, kSize>;
+  const auto* rows = static_cast<const V*>(task.rows);
+  const auto* factor = static_cast<const Accumulator<T>*>(task.factor);
+  auto* out = static_cast<V*>(task.out);
+  const int64_t vectors = task.features / kSize;
+  for_vectors(task.tokens, vectors, [&](int64_t token, int64_t vector) {
+    Accumulator<T> total[kSize] = {};
+    // Four loads are under way at a time; the sums stay in the order of the choices.
+    constexpr int kAtOnce = 4;
+    for (int64_t first = token * task.choices, last = first + task.choices; first < last; first += kAtOnce) {
+      V value[kAtOnce];
+      Accumulator<T> scale[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int64_t slot = first + i;
+        const int64_t row =
+            slot < last ? guarded(task.slot_row[slot], task.row_count, flags, BadValue::SlotRow) : -1;
+        value[i] = row < 0 ? V{} : rows[row * vectors + vector];
+        scale[i] = row < 0 ? Accumulator<T>(0) : kWeighted ? factor[slot] : Accumulator<T>(1);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+#pragma unroll
+        for (int lane = 0; lane < kSize; ++lane) {
+          total[lane] += scale[i] * widen(value[i].lane[lane]);
+        }
+      }
+    }
+    V result;
+#pragma unroll
+    for (int lane = 0; lane < kSize; ++lane) {
+      result.lane[lane] = narrow<T>(total[lane]);
+    }
+    out[token * vectors + vector] = result;
+  });
+}
+
+// The warps of a block take consecutive slots, so that those of one token share its gradient in the cache.
+template <typename T, int kSize>
+__global__ void weighted_sum_backward_kernel(WeightedSumBackward task, int32_t* flags) {
+  using V = Vector<T, kSize>;
+  const int64_t slot = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
+  const int lane = threadIdx.x % kWarp;
+  if (slot >= task.tokens * task.choices) {
+    return;
+  }
+  auto* factor_grad = static_cast<Accumulator<T>*>(task.factor_grad);
+  const int64_t row = guarded(task.slot_row[slot], task.row_count, flags, BadValue::SlotRow);
+  if (row < 0) {
+    if (lane == 0) {
+      factor_grad[slot] = 0;
+    }
+    return;
+  }
+  const int64_t vectors = task.features / kSize;
+  const auto* grad = static_cast<const V*>(task.grad) + slot / task.choices * vectors;
+  const auto* source = static_cast<const V*>(task.rows) + row * vectors;
+  auto* target = static_cast<V*>(task.rows_grad) + row * vectors;
+  const Accumulator<T> scale = static_cast<const Accumulator<T>*>(task.factor)[slot];
+  Accumulator<T> product = 0;
+  for (int64_t vector = lane; vector < vectors; vector += kWarp) {
+    const V incoming = grad[vector], value = source[vector];
+    V result;
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) {
+      const Accumulator<T> wide = widen(incoming.lane[i]);
+      product += wide * widen(value.lane[i]);
+      result.lane[i] = narrow<T>(scale * wide);
+    }
+    target[vector] = result;
+  }
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    product += __shfl_xor_sync(0xffffffffu, product, distance);
+  }
+  if (lane == 0) {
+    factor_grad[slot] = product;
+    task.named[row] = 1;
+  }
+}
+
+template <typename T, int kSize>
+__global__ void zero_unnamed_kernel(T* rows, const uint8_t* named, int64_t row_count, int64_t features) {
+  using V = Vector<T, kSize>;
+  const int64_t vectors = features / kSize;
+  for (int64_t row = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp; row < row_count;
+       row += int64_t{gridDim.x} * (kThreads / kWarp)) {
+    if (!named[row]) {
+      for (int64_t vector = threadIdx.x % kWarp; vector < vectors; vector += kWarp) {
+        reinterpret_cast<V*>(rows)[row * vectors + vector] = V{};
+      }
+    }
+  }
+}
+
+// Calls launch(kSize) with the vector size that the rows allow, as a compile-time constant.
+template <typename T, typename Launch, typename... Pointers>
+void with_vectors(const Launch& launch, int64_t features, const Pointers*... pointers) {
+  if (is_wide<T>(features, pointers...)) {
+    launch(std::integral_constant<int, kWide<T>>{});
+  } else {
+    launch(std::integral_constant<int, 1>{});
+  }
+}
+
+}  // namespace
+
+void gather(const Gather& task, cudaStream_t stream) {
+  if (task.rows * task.features == 0) {
+    return;
+  }
+  with_dtype(task.dtype, [&](auto element) {
+    using T = decltype(element);
+    with_vectors<T>(
+        [&](auto size) {
+          const auto blocks = static_cast<unsigned>(divide_up(task.rows, kThreads / kWarp));
+          gather_kernel<T, size()><<<blocks, kThreads, 0, stream>>>(task, error_flags());
+        },
+        task.features, task.x, task.out);
+  });
+  check(cudaGetLastError());
+}
+
+void weighted_sum(const WeightedSum& task, cudaStream_t stream) {
+  if (task.tokens * task.features == 0) {
+    return;
+  }
+  with_dtype(task.dtype, [&](auto element) {
+    using T = decltype(element);
+    with_vectors<T>(
+        [&](auto size) {
+          const unsigned blocks = blocks_for(task.tokens * (task.features / size()));
+          const auto kernel =
+              task.factor ? weighted_sum_kernel<T, size(), true> : weighted_sum_kernel<T, size(), false>;
+          kernel<<<blocks, kThreads, 0, stream>>>(task, error_flags());
+        },
+        task.features, task.rows, task.out);
+  });
+  check(cudaGetLastError());
+}
+
+void weighted_sum_backward(const WeightedSumBackward& task, cudaStream_t stream) {
+  const int64_t slots = task.tokens * task.choices;
+  if (task.row_count > 0) {
+    check(cudaMemsetAsync(task.named, 0, task.row_count, stream));
+  }
+  with_dtype(task.dtype, [&](auto element) {
+    using T = decltype(element);
+    with_vectors<T>(
+        [&](auto size) {
+          if (slots > 0) {
+            const auto blocks = static_cast<unsigned>(divide_up(slots, kThreads / kWarp));
+            weighted_sum_backward_kernel<T, size()><<<blocks, kThreads, 0, stream>>>(task, error_flags());
+          }
+          if (task.row_count > 0) {
+            zero_unnamed_kernel<T, size()><<<blocks_for(task.row_count * kWarp), kThreads, 0, stream>>>(
+                static_cast<T*>(task.rows_grad), task.named, task.row_count, task.features);
+          }
+        },
+        task.features, task.grad, task.rows, task.rows_grad);
+  });
+  check(cudaGetLastError());
+}
+
+}  // namespace fmoe::cuda
