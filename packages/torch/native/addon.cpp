@@ -98,6 +98,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   export_autograd(*addon, exports);
   export_runtime(*addon, exports);
   export_profiler(*addon, exports);
+  export_memory_limit(*addon, exports);
   return exports;
 }
 

@@ -72,6 +72,7 @@ void export_data(Addon& addon, Napi::Object exports);
 void export_autograd(Addon& addon, Napi::Object exports);
 void export_runtime(Addon& addon, Napi::Object exports);
 void export_profiler(Addon& addon, Napi::Object exports);
+void export_memory_limit(Addon& addon, Napi::Object exports);
 
 void export_all(Addon& addon, Napi::Object exports, std::initializer_list<Export> functions);
 

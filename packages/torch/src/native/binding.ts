@@ -172,6 +172,9 @@ export interface NativeBinding {
   exitAutocast(device: string, wasEnabled: boolean, previousDtype: number): void;
   autocastState(device: string): number;
 
+  // memory-limit.cpp
+  setMemoryLimit(bytes: number): void;
+
   // profiler.cpp
   startProfiler(withCuda: boolean, recordShapes: boolean, profileMemory: boolean): void;
   stopProfiler(path: string): void;

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { findLibtorch, type Libtorch } from '@fmoe/torch/setup';
 import { FmoeError } from '../errors.js';
@@ -32,11 +33,23 @@ export function loadBinding(): NativeBinding {
   // CUDA must be there before the first operator. Where it cannot load, the CPU works on; `fmoe doctor` says why.
   if (libtorch.hasCuda) loader.open(join(libtorch.libDir, 'libtorch_cuda.so'));
   try {
-    return require(join(build, 'fmoe_torch.node')) as NativeBinding;
+    const binding = require(join(build, 'fmoe_torch.node')) as NativeBinding;
+    // Some machines show only a part of their memory at first, so what is meant to catch nonsense is generous.
+    binding.setMemoryLimit(4 * (totalmem() + swapSpace()));
+    return binding;
   } catch (error) {
     throw new FmoeError('ERR_SETUP', `cannot load the native addon: ${String(error)}. ${remedy}`, {
       cause: error,
     });
+  }
+}
+
+/** Bytes of swap space, 0 where that is not told. */
+function swapSpace(): number {
+  try {
+    return Number(/^SwapTotal:\s*(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
   }
 }
 
