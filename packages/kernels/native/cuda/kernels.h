@@ -118,6 +118,20 @@ struct Gather {
 };
 void gather(const Gather& task, cudaStream_t stream);
 
+// out[slot_row[t, j]] = x[t] for the slots that are not -1: the same rows as gather's where the two are inverse, but x is
+// read once. Rows without a slot are left alone.
+struct Spread {
+  Dtype dtype;
+  void* out;                // [R, D]
+  const void* x;            // [T, D]
+  const int64_t* slot_row;  // [T, K]
+  int64_t rows;
+  int64_t tokens;
+  int64_t choices;
+  int64_t features;
+};
+void spread(const Spread& task, cudaStream_t stream);
+
 // out[t] = Σ_j factor[t, j] · rows[slot_row[t, j]] over the slots that are not -1, added in the order of j in the
 // accumulation type (float64 for float64, else float32) and rounded once. `factor` is in that type; null means 1.
 struct WeightedSum {

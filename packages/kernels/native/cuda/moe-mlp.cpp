@@ -29,13 +29,15 @@ Activation activation_of(const char* op, std::string_view name) {
   return static_cast<Activation>(parse_activation(op, name));
 }
 
-Tensor gathered(const Tensor& x, const Tensor& row_slot, int64_t choices) {
-  Tensor rows = at::empty({row_slot.size(0), x.size(1)}, x.options());
-  gather(
-      {dtype_of(x), rows.mutable_data_ptr(), x.const_data_ptr(), indices(row_slot), row_slot.size(0), x.size(0),
-       choices, x.size(1)},
+// The rows of the experts. Rows past them stay undefined: nothing reads those, and what a product makes of them is set to
+// zero by the activation kernels.
+Tensor spread_rows(const Tensor& x, const Tensor& slot_row, int64_t rows) {
+  Tensor result = at::empty({rows, x.size(1)}, x.options());
+  spread(
+      {dtype_of(x), result.mutable_data_ptr(), x.const_data_ptr(), indices(slot_row), rows, x.size(0), slot_row.size(1),
+       x.size(1)},
       current_stream());
-  return rows;
+  return result;
 }
 
 // factor undefined means 1.
@@ -75,7 +77,7 @@ std::tuple<Tensor, Tensor> run_forward(
   Tensor pre;
   bool bias_is_in = false;
   {
-    const Tensor rows = gathered(x.contiguous(), slots, rows_of.size(1));
+    const Tensor rows = spread_rows(x.contiguous(), rows_of, slots.size(0));
     bias_is_in = adds_bias_for_free(rows, up);
     pre = product_forward(rows, up, bias_is_in ? up_bias : std::nullopt, groups, Padding::Undefined);
   }
@@ -146,7 +148,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> moe_mlp_backward(
 
   Tensor pre_grad;
   {
-    const Tensor out_grad = gathered(incoming, slots, choices);
+    const Tensor out_grad = spread_rows(incoming, rows_of, row_count);
     if (want_b2) {
       b2_grad = column_sums(out_grad, groups, factor, slots);
     }
@@ -173,7 +175,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> moe_mlp_backward(
     b1_grad = column_sums(pre_grad, groups);
   }
   if (want_w1) {
-    w1_grad = product_weight_grad(pre_grad, gathered(x.contiguous(), slots, choices), groups);
+    w1_grad = product_weight_grad(pre_grad, spread_rows(x.contiguous(), rows_of, row_count), groups);
   }
   if (want_x) {
     x_grad = summed(product_input_grad(pre_grad, up, groups, Padding::Undefined), Tensor(), rows_of);

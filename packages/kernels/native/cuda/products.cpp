@@ -38,11 +38,19 @@ bool is_aligned(const Tensor& tensor) {
          reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
 }
 
+// Below this many multiply-adds a product takes less time than libtorch's preparation of it: three launches instead of one,
+// and tens of microseconds on the host.
+constexpr double kLeastForLibtorch = 4e9;
+
 // aten::_grouped_mm reads its offsets on the device for bfloat16 on compute capability 9.0 alone; elsewhere it waits for
-// the device. It wants 16-byte rows and counts them in int32.
-bool use_libtorch(const Tensor& a, const Tensor& b) {
-  return a.scalar_type() == at::kBFloat16 && is_hopper() && is_aligned(a) && is_aligned(b) && a.numel() > 0 &&
-         b.numel() > 0 && a.size(0) <= std::numeric_limits<int32_t>::max();
+// the device. It wants 16-byte rows and counts them in int32. `work` is the number of multiply-adds.
+bool use_libtorch(const Tensor& a, const Tensor& b, double work) {
+  return a.scalar_type() == at::kBFloat16 && work >= kLeastForLibtorch && is_hopper() && is_aligned(a) &&
+         is_aligned(b) && a.size(0) <= std::numeric_limits<int32_t>::max();
+}
+
+double work_of(const Tensor& rows, const Tensor& weight) {
+  return static_cast<double>(rows.size(0)) * weight.size(1) * weight.size(2);
 }
 
 bool use_tf32(const Tensor& tensor) {
@@ -67,13 +75,13 @@ const Tensor& GroupOffsets::ends() {
 }
 
 bool adds_bias_for_free(const Tensor& x, const Tensor& weight) {
-  return !use_libtorch(x, weight);
+  return !use_libtorch(x, weight, work_of(x, weight));
 }
 
 Tensor product_forward(
     const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, GroupOffsets& groups, Padding padding) {
   const bool has_bias = data(bias) != nullptr;
-  if (use_libtorch(x, weight) && weight.size(1) % 8 == 0) {
+  if (use_libtorch(x, weight, work_of(x, weight)) && weight.size(1) % 8 == 0) {
     Tensor result = at::_grouped_mm(x, weight.transpose(1, 2), groups.ends());
     if (has_bias || padding == Padding::Zeros) {
       finish(result, bias, groups);
@@ -90,7 +98,7 @@ Tensor product_forward(
 }
 
 Tensor product_input_grad(const Tensor& grad, const Tensor& weight, GroupOffsets& groups, Padding padding) {
-  if (use_libtorch(grad, weight)) {
+  if (use_libtorch(grad, weight, work_of(grad, weight))) {
     Tensor result = at::_grouped_mm(grad, weight, groups.ends());
     if (padding == Padding::Zeros) {
       finish(result, std::nullopt, groups);
@@ -107,7 +115,7 @@ Tensor product_input_grad(const Tensor& grad, const Tensor& weight, GroupOffsets
 }
 
 Tensor product_weight_grad(const Tensor& grad, const Tensor& x, GroupOffsets& groups) {
-  if (use_libtorch(grad, x)) {
+  if (use_libtorch(grad, x, static_cast<double>(grad.numel()) * x.size(1))) {
     return at::_grouped_mm(grad.t(), x, groups.ends());
   }
   Tensor result = at::empty({groups.experts(), grad.size(1), x.size(1)}, x.options());

@@ -21,7 +21,7 @@ constexpr int kSumThreads = 1024;
 constexpr int kSingleBlockExperts = 1024;
 constexpr int64_t kSingleBlockSlots = 2048;
 constexpr int kBlockWarps = 8;
-constexpr int64_t kSlotsPerBlock = 1024;
+constexpr int64_t kSlotsPerBlock = 2048;
 constexpr int64_t kMaximumBlocks = 512;
 
 struct Piece {

@@ -68,6 +68,40 @@ __global__ void gather_kernel(Gather task, int32_t* flags) {
   }
 }
 
+// One warp a token: its row stays in registers while the copies are written.
+template <typename T, int kSize>
+__global__ void spread_kernel(Spread task, int32_t* flags) {
+  using V = Vector<T, kSize>;
+  constexpr int kAtOnce = 4;
+  const int64_t token = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
+  if (token >= task.tokens) {
+    return;
+  }
+  const int64_t vectors = task.features / kSize;
+  const auto* x = static_cast<const V*>(task.x) + token * vectors;
+  const int64_t* rows = task.slot_row + token * task.choices;
+  for (int64_t first = threadIdx.x % kWarp; first < vectors; first += kAtOnce * kWarp) {
+    V value[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      value[i] = first + i * kWarp < vectors ? x[first + i * kWarp] : V{};
+    }
+    for (int64_t choice = 0; choice < task.choices; ++choice) {
+      const int64_t row = guarded(rows[choice], task.rows, flags, BadValue::SlotRow);
+      if (row < 0) {
+        continue;
+      }
+      V* out = static_cast<V*>(task.out) + row * vectors;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i * kWarp < vectors) {
+          out[first + i * kWarp] = value[i];
+        }
+      }
+    }
+  }
+}
+
 template <typename T, int kSize, bool kWeighted>
 __global__ void weighted_sum_kernel(WeightedSum task, int32_t* flags) {
   using V = Vector<T, kSize>;
@@ -186,6 +220,22 @@ void gather(const Gather& task, cudaStream_t stream) {
         [&](auto size) {
           const auto blocks = static_cast<unsigned>(divide_up(task.rows, kThreads / kWarp));
           gather_kernel<T, size()><<<blocks, kThreads, 0, stream>>>(task, error_flags());
+        },
+        task.features, task.x, task.out);
+  });
+  check(cudaGetLastError());
+}
+
+void spread(const Spread& task, cudaStream_t stream) {
+  if (task.tokens * task.features == 0) {
+    return;
+  }
+  with_dtype(task.dtype, [&](auto element) {
+    using T = decltype(element);
+    with_vectors<T>(
+        [&](auto size) {
+          const auto blocks = static_cast<unsigned>(divide_up(task.tokens, kThreads / kWarp));
+          spread_kernel<T, size()><<<blocks, kThreads, 0, stream>>>(task, error_flags());
         },
         task.features, task.x, task.out);
   });
