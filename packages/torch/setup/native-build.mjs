@@ -1,8 +1,9 @@
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { ensureCudaCompiler } from './cuda-compiler.mjs';
 import { SetupError } from './errors.mjs';
 import { ask, run } from './exec.mjs';
 import { hashFiles, isFile, listFiles, readJsonIfAny, readTextIfAny, writeJsonAtomically } from './files.mjs';
@@ -107,9 +108,10 @@ export function isBuilt(packageDir, libtorch, env = process.env) {
  * @param {string} packageDir
  * @param {Libtorch} libtorch
  * @param {BuildTools} tools
+ * @param {string | undefined} nvcc the CUDA compiler to take where the system has none
  * @returns {Promise<string[]>} the command that configures the build
  */
-async function configureCommand(packageDir, libtorch, tools) {
+async function configureCommand(packageDir, libtorch, tools, nvcc) {
   const native = nativeFolder(packageDir);
   const binaryDir = join(buildFolder(packageDir), 'cmake');
   const manifest = readJsonIfAny(join(packageDir, 'package.json')) ?? {};
@@ -122,6 +124,7 @@ async function configureCommand(packageDir, libtorch, tools) {
     CMAKE_BUILD_TYPE: 'Release',
     CMAKE_MAKE_PROGRAM: tools.ninja,
   };
+  if (nvcc) definitions['FMOE_NVCC'] = nvcc;
   if (tools.ccache) {
     definitions['CMAKE_C_COMPILER_LAUNCHER'] = tools.ccache;
     definitions['CMAKE_CXX_COMPILER_LAUNCHER'] = tools.ccache;
@@ -179,7 +182,11 @@ export async function buildNative(packageDir, { libtorch, tools, log, env = proc
       const found = await tools();
       // Gone first, written last: a build that is cut off never looks finished.
       rmSync(join(build, 'build.json'), { force: true });
-      const command = await configureCommand(packageDir, libtorch, found);
+      const usesCuda = existsSync(join(nativeFolder(packageDir), 'cuda'));
+      const nvcc = usesCuda
+        ? await ensureCudaCompiler({ libDir: libtorch.libDir, torchVersion: libtorch.version, log, env })
+        : undefined;
+      const command = await configureCommand(packageDir, libtorch, found, nvcc);
       await log.step(`native build of ${description.package} against libtorch ${libtorch.version}`, () =>
         compile(build, command, found.cmake, env),
       );
