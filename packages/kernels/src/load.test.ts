@@ -1,4 +1,4 @@
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,6 +7,14 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { loadKernels, openKernels } from './load.js';
 
 const built = fileURLToPath(new URL('../native/build', import.meta.url));
+
+/** Whether this is a CI run on a libtorch with the CUDA whose compiler set-up gets. */
+function compilesCuda(): boolean {
+  const { torchVersion } = JSON.parse(readFileSync(join(built, 'build.json'), 'utf8')) as {
+    torchVersion: string;
+  };
+  return process.env['CI'] === 'true' && torchVersion.includes('+cu13');
+}
 
 describe('loadKernels', () => {
   let folder: string;
@@ -32,6 +40,11 @@ describe('loadKernels', () => {
   it('takes a library whose build was cut off for missing', () => {
     copyFileSync(join(built, 'libfmoe_kernels.so'), join(folder, 'libfmoe_kernels.so'));
     expect(() => openKernels(folder)).toThrow(expect.objectContaining({ code: 'ERR_SETUP' }));
+  });
+
+  // With a GPU or without: set-up finds the system's CUDA compiler or gets that of PyPI.
+  it.runIf(compilesCuda())('has the CUDA kernels built beside it', () => {
+    expect(existsSync(join(built, 'libfmoe_kernels_cuda.so'))).toBe(true);
   });
 
   it('refuses a library that was built for another libtorch', () => {

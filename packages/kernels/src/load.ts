@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type BoundOperator, FmoeError, libtorchVersion, loadLibrary, op } from '@fmoe/torch';
+import { type BoundOperator, cuda, FmoeError, libtorchVersion, loadLibrary, op } from '@fmoe/torch';
+import { watchKernels } from './device-flags.js';
 
 const remedy = 'Run `npx fmoe-setup` (in a clone of the repository: `npm run setup`).';
 
@@ -11,7 +12,7 @@ const defaultFolder = join(dirname(fileURLToPath(import.meta.url)), '..', 'nativ
 let loaded = false;
 
 /**
- * Opens `libfmoe_kernels.so`, once; from then on `torch.op('fmoe::…')` finds the operators. The functions of this package
+ * Opens `libfmoe_kernels.so`, and where there is a GPU and they were built the CUDA kernels beside it, once; from then on `torch.op('fmoe::…')` finds the operators. The functions of this package
  * call it themselves: call it to pay for loading at a time of your choice, or before using `torch.op` directly.
  *
  * @throws FmoeError `ERR_SETUP` when the library is not built, or was built for another libtorch than the one loaded.
@@ -38,6 +39,8 @@ export function openKernels(folder: string): void {
     );
   }
   loadLibrary(library);
+  const cudaLibrary = join(folder, 'libfmoe_kernels_cuda.so');
+  if (cuda.isAvailable() && existsSync(cudaLibrary)) loadLibrary(cudaLibrary);
 }
 
 /** `2.11.0+cu130` and `2.11.0` have the same binary interface on the CPU. */
@@ -53,6 +56,8 @@ export function kernel(name: string): (...args: unknown[]) => unknown {
       loadKernels();
       operator = op(`fmoe::${name}`);
     }
-    return operator(...args);
+    const result = operator(...args);
+    watchKernels(name, args);
+    return result;
   };
 }

@@ -1,5 +1,5 @@
 import { afterEach, expect, it } from 'vitest';
-import { flagOnDevice, raiseDeviceErrors } from './device-errors.js';
+import { flagOnDevice, raiseDeviceErrors, watchDevice } from './device-errors.js';
 import * as torch from './index.js';
 import { describeEachDevice } from './testing/index.js';
 
@@ -37,6 +37,27 @@ describeEachDevice('errors found on a device', (device) => {
       torch.tidy(() => flagOnDevice('test', torch.ones([1], { dtype: 'bool', device }), problem('first')));
       torch.tidy(() => flagOnDevice('test', torch.zeros([1], { dtype: 'bool', device }), problem('second')));
       expect(raiseDeviceErrors).toThrow('first');
+    });
+  });
+
+  it('are asked for once a key, at a read, and may read themselves', () => {
+    torch.tidy(() => {
+      const x = torch.ones([2], { device });
+      let asked = 0;
+      const check = () => {
+        asked += 1;
+        return x.sum().item() === 2 ? problem('watched')() : undefined;
+      };
+      watchDevice('test', check);
+      watchDevice('test', check);
+      expect(asked).toBe(0);
+      expect(() => x.toArray()).toThrow('watched');
+      expect(asked).toBe(1);
+      expect(x.toArray()).toEqual([1, 1]);
+      watchDevice('test', () => undefined);
+      expect(x.toArray()).toEqual([1, 1]);
+      process.env['FMOE_CHECK'] = '1';
+      expect(() => watchDevice('test', check)).toThrow('watched');
     });
   });
 

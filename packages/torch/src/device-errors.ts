@@ -19,6 +19,11 @@ interface PendingError {
 
 const pending = new Map<string, PendingError>();
 
+/** Looks at flags that native code keeps on a device, and clears them. */
+type DeviceCheck = () => FmoeError | undefined;
+
+const watched = new Map<string, DeviceCheck>();
+
 /**
  * Has an error thrown at the next read (`item()`, `data()`, `toArray()`, ...) if any element of `bad` is true. Does not
  * wait for the device, unless FMOE_CHECK=1 is set.
@@ -40,12 +45,27 @@ export function flagOnDevice(key: string, bad: Tensor, error: () => FmoeError): 
 }
 
 /**
- * Throws what {@link flagOnDevice} found since the last time. Waits for the device when there is something to look at.
+ * Has `check` asked at the next read: for native kernels that set flags of their own. Costs nothing on the device until
+ * then; with FMOE_CHECK=1 it is asked at once.
+ *
+ * @param key checks of the same key between two reads are asked once
+ * @param check reads the flags, which may wait for the device, clears them and gives the error that they mean, if any
+ */
+export function watchDevice(key: string, check: DeviceCheck): void {
+  watched.set(key, check);
+  if (process.env['FMOE_CHECK'] === '1') raiseDeviceErrors();
+}
+
+/**
+ * Throws what {@link flagOnDevice} and the checks of {@link watchDevice} found since the last time. Waits for the device when there is something to look at.
  *
  * @throws FmoeError the first flagged error
  */
 export function raiseDeviceErrors(): void {
-  if (pending.size === 0) return;
+  if (pending.size === 0 && watched.size === 0) return;
+  // Taken out first: what a check reads may come back here.
+  const checks = [...watched.values()];
+  watched.clear();
   let first: FmoeError | undefined;
   for (const [name, { flag, error }] of pending) {
     pending.delete(name);
@@ -53,6 +73,10 @@ export function raiseDeviceErrors(): void {
     const isSet = Boolean(op('aten::item')(flag));
     flag.dispose();
     if (isSet) first ??= error();
+  }
+  for (const check of checks) {
+    const error = check();
+    first ??= error;
   }
   if (first) throw first;
 }

@@ -16,7 +16,7 @@ export {
 } from './autograd/index.js';
 export { cuda, Event, Stream } from './cuda.js';
 export type { NestedArray } from './data.js';
-export { flagOnDevice, raiseDeviceErrors } from './device-errors.js';
+export { flagOnDevice, raiseDeviceErrors, watchDevice } from './device-errors.js';
 export { type DType, dtypes, isDType, isFloatingPoint, type TypedArray } from './dtype.js';
 export { FmoeError, type FmoeErrorCode, type FmoeErrorDetails } from './errors.js';
 export * from './factories.js';
