@@ -81,10 +81,66 @@ const invertible: Precondition = (op, values, names) => {
   throw new FmoeError('ERR_ARGUMENT', `${op}: the power ${n} is out of range`, { op, argument: 'n' });
 };
 
+/** One pivot for each row or column, whichever are fewer, in every matrix: others are read past the end. */
+const matchingPivots: Precondition = (op, values) => {
+  const [matrices, pivots] = values;
+  if (!(matrices instanceof TensorBase) || !(pivots instanceof TensorBase)) return;
+  if (matrices.isDisposed || pivots.isDisposed || matrices.ndim < 2) return;
+  const { shape } = matrices;
+  const expected = [...shape.slice(0, -2), Math.min(...shape.slice(-2))];
+  if (String(pivots.shape) === String(expected)) return;
+  throw new FmoeError(
+    'ERR_SHAPE',
+    `${op}: the pivots of [${shape.join(', ')}] have the shape [${expected.join(', ')}], not [${pivots.shape.join(', ')}]`,
+    {
+      op,
+      shapes: [shape, pivots.shape],
+    },
+  );
+};
+
+/** The fused optimizers walk over the memory of all their tensors as over that of the parameters. */
+const alike: Precondition = (op, values, names) => {
+  const params = values[names.indexOf('self')];
+  if (!isTensors(params) || params.some(({ isDisposed }) => isDisposed)) return;
+  values.forEach((list, position) => {
+    const name = names[position]!;
+    if (!isTensors(list) || list.some(({ isDisposed }) => isDisposed)) return;
+    const fail = (problem: string): never => {
+      throw new FmoeError('ERR_SHAPE', `${op}: ${name} ${problem}`, { op, argument: name });
+    };
+    const unused =
+      (name === 'maxExpAvgSqs' && values[names.indexOf('amsgrad')] === false) ||
+      (name === 'momentumBufferList' && values[names.indexOf('momentum')] === 0);
+    if (list.length !== params.length && !(unused && list.length === 0)) {
+      fail(`has ${list.length} tensors for ${params.length} parameters`);
+    }
+    list.forEach((tensor, i) => {
+      const param = params[i]!;
+      if (name === 'stateSteps') {
+        if (tensor.numel() !== 1) fail(`[${i}] has ${tensor.numel()} elements, not 1`);
+        return;
+      }
+      if (
+        String(tensor.shape) !== String(param.shape) ||
+        tensor.dtype !== param.dtype ||
+        !tensor.isContiguous()
+      ) {
+        fail(`[${i}] must be ${param.dtype}[${param.shape.join(', ')}] and contiguous`);
+      }
+    });
+  });
+};
+
+const isTensors = (value: unknown): value is TensorBase[] =>
+  Array.isArray(value) && value.every((item) => item instanceof TensorBase);
+
 const preconditions: readonly (readonly [RegExp, Precondition])[] = [
   [/^aten::(arange|range)(\.|$)/, wholeStep],
   [/^aten::(random|randint|randint_like)_?(\.|$)/, boundsOfFloats],
   [/^aten::_foreach_.*\.ScalarList/, scalarForEach],
+  [/^aten::lu_unpack(\.|$)/, matchingPivots],
+  [/^aten::_fused_(adamw?|sgd|adagrad)_/, alike],
   [/^aten::linalg_eigvals(\.|$)/, finite],
   [/^aten::(linalg_)?matrix_power(\.|$)/, invertible],
 ];

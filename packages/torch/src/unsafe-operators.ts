@@ -21,6 +21,16 @@ const refused: readonly (readonly [RegExp, string])[] = [
   [/^aten::_\w+_backward/, checkedForm('the forward operator and backward()')],
   [/^aten::_thnn_/, 'recurrent cells are not supported'],
   [/^aten::_(add|remove)_batch_dim/, 'vmap is not supported'],
+  [/^aten::_?(slow_conv|thnn_conv|conv_depthwise3d)/, checkedForm('conv2d, conv3d, conv_transpose2d …')],
+  [/^aten::linalg_ldl_solve/, checkedForm('linalg_solve')],
+  [/^aten::fractional_max_pool/, 'it takes its random samples as indices unchecked; use max_pool2d'],
+  [/^aten::_?ctc_loss/, 'it takes its targets as indices unchecked'],
+  [/^aten::_?segment_reduce/, 'it takes lengths and offsets unchecked; use scatter_reduce or index_add'],
+  [
+    /^aten::_(scaled_dot_product_(flash|efficient|cudnn|fused)|flash_attention|efficient_attention|cudnn_attention)/,
+    checkedForm('scaled_dot_product_attention'),
+  ],
+  [/^aten::_nested_/, 'nested tensors are not supported'],
   [/^aten::_reshape_alias/, checkedForm('as_strided')],
   [/^aten::_sobol_engine/, 'quasi-random sequences are not supported'],
   [/^aten::_chunk_cat(\.|$)/, checkedForm('chunk and cat')],
@@ -38,7 +48,6 @@ const refused: readonly (readonly [RegExp, string])[] = [
   [/^aten::_cholesky_solve_helper/, checkedForm('cholesky_solve')],
   [/^aten::_transform_bias_rescale_qkv/, checkedForm('scaled_dot_product_attention')],
   [/^aten::align_tensors/, 'named tensors are not supported'],
-  [/^aten::(fractional_max_pool[23]d_backward)/, checkedForm('the forward operator and backward()')],
 ];
 
 /** Why an operator is refused, or undefined. */

@@ -146,7 +146,6 @@ export const overloads: Readonly<Record<string, string>> = {
   conv1d: 'conv1d conv1d.padding',
   conv2d: 'conv2d conv2d.padding',
   conv3d: 'conv3d conv3d.padding',
-  convDepthwise3d: 'conv_depthwise3d',
   convTbc: 'conv_tbc',
   convTranspose1d: 'conv_transpose1d',
   convTranspose2d: 'conv_transpose2d.input',
@@ -166,7 +165,6 @@ export const overloads: Readonly<Record<string, string>> = {
   countNonzero: 'count_nonzero count_nonzero.dim_IntList',
   cov: 'cov',
   cross: 'cross',
-  ctcLoss: 'ctc_loss.Tensor ctc_loss.IntList',
   cummax: 'cummax',
   cummin: 'cummin',
   cumprod: 'cumprod',
@@ -270,8 +268,6 @@ export const overloads: Readonly<Record<string, string>> = {
   fmod_: 'fmod_.Tensor fmod_.Scalar',
   frac: 'frac',
   frac_: 'frac_',
-  fractionalMaxPool2d: 'fractional_max_pool2d',
-  fractionalMaxPool3d: 'fractional_max_pool3d',
   frexp: 'frexp.Tensor',
   frobeniusNorm: 'frobenius_norm.dim',
   fullLike: 'full_like',
@@ -603,7 +599,6 @@ export const overloads: Readonly<Record<string, string>> = {
   scatterReduce_: 'scatter_reduce_.two',
   scatter_: 'scatter_.src scatter_.value scatter_.reduce scatter_.value_reduce',
   searchsorted: 'searchsorted.Tensor searchsorted.Scalar',
-  segmentReduce: 'segment_reduce',
   select: 'select.int',
   selectScatter: 'select_scatter',
   selu: 'selu',
@@ -626,11 +621,6 @@ export const overloads: Readonly<Record<string, string>> = {
   sliceInverse: 'slice_inverse',
   sliceScatter: 'slice_scatter',
   slogdet: 'slogdet',
-  slowConv3d: 'slow_conv3d',
-  slowConvDilated2d: 'slow_conv_dilated2d',
-  slowConvDilated3d: 'slow_conv_dilated3d',
-  slowConvTranspose2d: 'slow_conv_transpose2d',
-  slowConvTranspose3d: 'slow_conv_transpose3d',
   smoothL1Loss: 'smooth_l1_loss',
   softMarginLoss: 'soft_margin_loss',
   softmax: 'softmax.int',
@@ -725,7 +715,6 @@ export const overloads: Readonly<Record<string, string>> = {
   tanh_: 'tanh_',
   tensorSplit: 'tensor_split.tensor_indices_or_sections tensor_split.indices tensor_split.sections',
   tensordot: 'tensordot',
-  thnnConv2d: 'thnn_conv2d',
   threshold: 'threshold',
   threshold_: 'threshold_',
   tile: 'tile',
@@ -794,18 +783,17 @@ export const methodNames: readonly string[] = (
   'bitwiseLeftShift_ bitwiseNot bitwiseNot_ bitwiseOr bitwiseOr_ bitwiseRightShift bitwiseRightShift_ ' +
   'bitwiseXor bitwiseXor_ bmm broadcastTo bucketize cauchy_ ceil ceil_ celu celu_ chalf channelShuffle ' +
   'cholesky choleskyInverse choleskySolve chunk clamp clampMax clampMax_ clampMin clampMin_ clamp_ clip ' +
-  'clip_ clone col2im combinations conj conjPhysical conjPhysical_ constantPadNd contiguous ' +
-  'convDepthwise3d convTbc copy_ copysign copysign_ corrcoef cos cos_ cosh cosh_ countNonzero cov cross ' +
-  'cummax cummin cumprod cumprod_ cumsum cumsum_ deg2rad deg2rad_ denseDim det detach_ diag diagEmbed ' +
-  'diagflat diagonal diagonalScatter diff digamma digamma_ dist div div_ divide divide_ dot dropout_ ' +
-  'dsplit elu elu_ embeddingRenorm embeddingRenorm_ emptyLike eq eq_ equal erf erf_ erfc erfc_ erfinv ' +
-  'erfinv_ exp exp2 exp2_ exp_ expand expandAs expm1 expm1_ exponential_ featureAlphaDropout_ ' +
-  'featureDropout_ fftFft fftFft2 fftFftn fftFftshift fftHfft fftHfft2 fftHfftn fftIfft fftIfft2 ' +
-  'fftIfftn fftIfftshift fftIhfft fftIhfft2 fftIhfftn fftIrfft fftIrfft2 fftIrfftn fftRfft fftRfft2 ' +
-  'fftRfftn fill fillDiagonal_ fill_ fix fix_ flatten flip fliplr flipud floatPower floatPower_ floor ' +
-  'floorDivide floorDivide_ floor_ fmax fmin fmod fmod_ frac frac_ fractionalMaxPool2d ' +
-  'fractionalMaxPool3d frexp frobeniusNorm fullLike gather gcd gcd_ ge ge_ gelu gelu_ geometric_ geqrf ' +
-  'ger glu gradient greater greaterEqual greaterEqual_ greater_ gt gt_ hardshrink hardsigmoid ' +
+  'clip_ clone col2im combinations conj conjPhysical conjPhysical_ constantPadNd contiguous convTbc ' +
+  'copy_ copysign copysign_ corrcoef cos cos_ cosh cosh_ countNonzero cov cross cummax cummin cumprod ' +
+  'cumprod_ cumsum cumsum_ deg2rad deg2rad_ denseDim det detach_ diag diagEmbed diagflat diagonal ' +
+  'diagonalScatter diff digamma digamma_ dist div div_ divide divide_ dot dropout_ dsplit elu elu_ ' +
+  'embeddingRenorm embeddingRenorm_ emptyLike eq eq_ equal erf erf_ erfc erfc_ erfinv erfinv_ exp exp2 ' +
+  'exp2_ exp_ expand expandAs expm1 expm1_ exponential_ featureAlphaDropout_ featureDropout_ fftFft ' +
+  'fftFft2 fftFftn fftFftshift fftHfft fftHfft2 fftHfftn fftIfft fftIfft2 fftIfftn fftIfftshift fftIhfft ' +
+  'fftIhfft2 fftIhfftn fftIrfft fftIrfft2 fftIrfftn fftRfft fftRfft2 fftRfftn fill fillDiagonal_ fill_ ' +
+  'fix fix_ flatten flip fliplr flipud floatPower floatPower_ floor floorDivide floorDivide_ floor_ fmax ' +
+  'fmin fmod fmod_ frac frac_ frexp frobeniusNorm fullLike gather gcd gcd_ ge ge_ gelu gelu_ geometric_ ' +
+  'geqrf ger glu gradient greater greaterEqual greaterEqual_ greater_ gt gt_ hardshrink hardsigmoid ' +
   'hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ hashTensor heaviside heaviside_ ' +
   'hingeEmbeddingLoss histc histogram histogramdd hsplit huberLoss hypot hypot_ i0 i0_ igamma igamma_ ' +
   'igammac igammac_ im2col imag index indexAdd indexAdd_ indexCopy_ indexFill indexFill_ indexPut ' +
@@ -833,8 +821,7 @@ export const methodNames: readonly string[] = (
   'resolveConj resolveNeg roll rot90 round round_ rrelu rrelu_ rsqrt rsqrt_ rsub scatter scatterAdd ' +
   'scatterAdd_ scatterReduce scatterReduce_ scatter_ select selectScatter selu selu_ sgn sgn_ sigmoid ' +
   'sigmoid_ sign sign_ signbit silu silu_ sin sin_ sinc sinc_ sinh sinh_ sliceInverse sliceScatter ' +
-  'slogdet slowConv3d slowConvDilated2d slowConvDilated3d slowConvTranspose2d slowConvTranspose3d ' +
-  'smoothL1Loss softMarginLoss softmax softplus softshrink sort specialBesselJ0 specialBesselJ1 ' +
+  'slogdet smoothL1Loss softMarginLoss softmax softplus softshrink sort specialBesselJ0 specialBesselJ1 ' +
   'specialBesselY0 specialBesselY1 specialDigamma specialEntr specialErf specialErfc specialErfcx ' +
   'specialErfinv specialExp2 specialExpit specialExpm1 specialGammainc specialGammaincc specialGammaln ' +
   'specialI0 specialI0e specialI1 specialI1e specialLog1p specialLogNdtr specialLogSoftmax specialLogit ' +
@@ -843,8 +830,8 @@ export const methodNames: readonly string[] = (
   'specialSinc specialSoftmax specialXlog1py specialXlogy specialZeta split splitWithSizes sqrt sqrt_ ' +
   'square square_ squeeze squeeze_ std stdMean stft sub sub_ subtract subtract_ sum svd swapaxes ' +
   'swapaxes_ swapdims swapdims_ t t_ take takeAlongDim tan tan_ tanh tanh_ tensorSplit tensordot ' +
-  'thnnConv2d threshold threshold_ tile toPaddedTensor topk trace transpose transpose_ triangularSolve ' +
-  'tril tril_ triu triu_ trueDivide trueDivide_ trunc trunc_ typeAs unbind unflatten unfold uniform_ ' +
+  'threshold threshold_ tile toPaddedTensor topk trace transpose transpose_ triangularSolve tril tril_ ' +
+  'triu triu_ trueDivide trueDivide_ trunc trunc_ typeAs unbind unflatten unfold uniform_ ' +
   'uniqueConsecutive uniqueDim uniqueDimConsecutive unsqueeze unsqueeze_ upsampleBicubic2d ' +
   'upsampleBilinear2d upsampleLinear1d upsampleNearest1d upsampleNearest2d upsampleNearest3d ' +
   'upsampleTrilinear3d var varMean vdot view viewAs viewAsComplex viewAsReal vsplit xlogy xlogy_ zero_ ' +

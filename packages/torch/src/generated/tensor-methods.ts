@@ -201,7 +201,6 @@ export interface TensorMethods {
   constantPadNd(pad: readonly number[], value?: Scalar): Tensor;
   constantPadNd(pad: readonly number[], options?: { value?: Scalar }): Tensor;
   contiguous(options?: { memoryFormat?: 'contiguous' | 'preserve' | 'channels_last' | 'channels_last_3d' }): Tensor;
-  convDepthwise3d(weight: Tensor, kernelSize: number | readonly number[], bias: Tensor | null, stride: number | readonly number[], padding: number | readonly number[], dilation: number | readonly number[]): Tensor;
   convTbc(weight: Tensor, bias: Tensor, pad?: number): Tensor;
   convTbc(weight: Tensor, bias: Tensor, options?: { pad?: number }): Tensor;
   copy_(src: Tensor, nonBlocking?: boolean): this;
@@ -369,8 +368,6 @@ export interface TensorMethods {
   fmod_(other: Scalar): this;
   frac(): Tensor;
   frac_(): this;
-  fractionalMaxPool2d(kernelSize: number | readonly number[], outputSize: number | readonly number[], randomSamples: Tensor): [Tensor, Tensor];
-  fractionalMaxPool3d(kernelSize: number | readonly number[], outputSize: number | readonly number[], randomSamples: Tensor): [Tensor, Tensor];
   frexp(): [mantissa: Tensor, exponent: Tensor];
   frobeniusNorm(dim: number | readonly number[], keepdim?: boolean): Tensor;
   frobeniusNorm(dim: number | readonly number[], options?: { keepdim?: boolean }): Tensor;
@@ -860,16 +857,6 @@ export interface TensorMethods {
   sliceScatter(src: Tensor, dim?: number, start?: number | null, end?: number | null, step?: number): Tensor;
   sliceScatter(src: Tensor, options?: { dim?: number; start?: number | null; end?: number | null; step?: number }): Tensor;
   slogdet(): [sign: Tensor, logabsdet: Tensor];
-  slowConv3d(weight: Tensor, kernelSize: number | readonly number[], bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[]): Tensor;
-  slowConv3d(weight: Tensor, kernelSize: number | readonly number[], options?: { bias?: Tensor | null; stride?: number | readonly number[]; padding?: number | readonly number[] }): Tensor;
-  slowConvDilated2d(weight: Tensor, kernelSize: number | readonly number[], bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[], dilation?: number | readonly number[]): Tensor;
-  slowConvDilated2d(weight: Tensor, kernelSize: number | readonly number[], options?: { bias?: Tensor | null; stride?: number | readonly number[]; padding?: number | readonly number[]; dilation?: number | readonly number[] }): Tensor;
-  slowConvDilated3d(weight: Tensor, kernelSize: number | readonly number[], bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[], dilation?: number | readonly number[]): Tensor;
-  slowConvDilated3d(weight: Tensor, kernelSize: number | readonly number[], options?: { bias?: Tensor | null; stride?: number | readonly number[]; padding?: number | readonly number[]; dilation?: number | readonly number[] }): Tensor;
-  slowConvTranspose2d(weight: Tensor, kernelSize: number | readonly number[], bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[], outputPadding?: number | readonly number[], dilation?: number | readonly number[]): Tensor;
-  slowConvTranspose2d(weight: Tensor, kernelSize: number | readonly number[], options?: { bias?: Tensor | null; stride?: number | readonly number[]; padding?: number | readonly number[]; outputPadding?: number | readonly number[]; dilation?: number | readonly number[] }): Tensor;
-  slowConvTranspose3d(weight: Tensor, kernelSize: number | readonly number[], bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[], outputPadding?: number | readonly number[], dilation?: number | readonly number[]): Tensor;
-  slowConvTranspose3d(weight: Tensor, kernelSize: number | readonly number[], options?: { bias?: Tensor | null; stride?: number | readonly number[]; padding?: number | readonly number[]; outputPadding?: number | readonly number[]; dilation?: number | readonly number[] }): Tensor;
   smoothL1Loss(target: Tensor, reduction?: number, beta?: number): Tensor;
   smoothL1Loss(target: Tensor, options?: { reduction?: number; beta?: number }): Tensor;
   softMarginLoss(target: Tensor, reduction?: number): Tensor;
@@ -997,8 +984,6 @@ export interface TensorMethods {
   tensorSplit(sections: number, dim?: number): Tensor[];
   tensorSplit(sections: number, options?: { dim?: number }): Tensor[];
   tensordot(other: Tensor, dimsSelf: readonly number[], dimsOther: readonly number[]): Tensor;
-  thnnConv2d(weight: Tensor, kernelSize: number | readonly number[], bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[]): Tensor;
-  thnnConv2d(weight: Tensor, kernelSize: number | readonly number[], options?: { bias?: Tensor | null; stride?: number | readonly number[]; padding?: number | readonly number[] }): Tensor;
   threshold(threshold: Scalar, value: Scalar): Tensor;
   threshold_(threshold: Scalar, value: Scalar): this;
   tile(dims: readonly number[]): Tensor;
