@@ -38,6 +38,8 @@ export interface TransformerXLOptions {
   clampLen?: number;
   /** Share one matrix between the embedding and the output layer. Default true. */
   tieWeight?: boolean;
+  /** Standard deviation of the initial weights. Default 0.02, which suits a dModel of 512 and more. */
+  initStd?: number;
   /** A Mixture-of-Experts feed-forward in every layer; null or left out for a dense one. */
   moe?: MoEConfig | null;
 }
@@ -51,7 +53,15 @@ const sizes = ['nToken', 'nLayer', 'nHead', 'dModel', 'dHead', 'dInner'] as cons
 const lengths = ['memLen', 'extLen'] as const;
 const probabilities = ['dropout', 'dropatt'] as const;
 const switches = ['preLnorm', 'sameLength', 'tieWeight'] as const;
-const known = new Set<string>([...sizes, ...lengths, ...probabilities, ...switches, 'clampLen', 'moe']);
+const known = new Set<string>([
+  ...sizes,
+  ...lengths,
+  ...probabilities,
+  ...switches,
+  'clampLen',
+  'initStd',
+  'moe',
+]);
 
 /**
  * Fills in the defaults and checks all values.
@@ -73,6 +83,7 @@ export function resolveTransformerXLConfig(options: TransformerXLOptions): Trans
     sameLength: false,
     clampLen: -1,
     tieWeight: true,
+    initStd: 0.02,
     ...definedEntries(options),
     moe: options.moe ? { topK: 2, gate: 'naive', ...definedEntries(options.moe) } : null,
   };
@@ -104,6 +115,9 @@ function checkValues(config: TransformerXLConfig): void {
       'clampLen',
       `must be a positive integer, or -1 for no limit, got ${String(config.clampLen)}`,
     );
+  }
+  if (!(Number.isFinite(config.initStd) && config.initStd > 0)) {
+    throw invalid('initStd', `must be a positive number, got ${String(config.initStd)}`);
   }
   if (config.dModel % 2 !== 0) {
     throw invalid(

@@ -62,7 +62,7 @@ export class TransformerXL extends nn.Module {
     this.layers = new nn.ModuleList(Array.from({ length: nLayer }, () => new DecoderLayer(config)));
     this.crit = new SoftmaxCriterion(nToken, dModel, config.tieWeight ? this.word_emb.weight : null);
     this.pos_emb = new PositionalEmbedding(dModel, config.clampLen);
-    initializeTransformerXL(this);
+    initializeTransformerXL(this, { std: config.initStd });
   }
 
   /** Positions remembered from segment to segment. */

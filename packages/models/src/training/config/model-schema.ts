@@ -41,6 +41,7 @@ export const modelSchema = z.discriminatedUnion('kind', [
     clampLen: z.int().min(-1).default(-1),
     /** Share one matrix between embedding and output layer. */
     tieWeight: z.boolean().default(true),
+    initStd: z.number().gt(0).default(0.02),
     moe: moeSchema.optional(),
   }),
 ]);
