@@ -2,6 +2,7 @@ import { existsSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { SetupError } from './errors.mjs';
 import { findProgram, isFile } from './files.mjs';
+import { wantedVariant } from './machine.mjs';
 import { ensureEnvironment } from './python-env.mjs';
 
 /** @typedef {import('./paths.mjs').Environment} Environment */
@@ -41,8 +42,9 @@ export function findCudaCompiler(env = process.env) {
 }
 
 /**
- * Makes sure that there is a CUDA compiler for a libtorch that has CUDA: the system's, else one from PyPI. What cannot be
- * had is a note, no error: the packages are built for the CPU alone then.
+ * Makes sure that there is a CUDA compiler for a libtorch that has CUDA: the system's, else one from PyPI where there is a GPU
+ * (`FMOE_CUDA_KERNELS=1` asks for it elsewhere, to check that the sources compile). What cannot be had is a note, no error:
+ * the packages are built for the CPU alone then.
  *
  * @param {object} options
  * @param {string} options.libDir the folder of libtorch's libraries
@@ -60,6 +62,8 @@ export async function ensureCudaCompiler({
   ensure = ensureEnvironment,
 }) {
   if (!existsSync(join(libDir, 'libc10_cuda.so')) || findCudaCompiler(env)) return undefined;
+  // Minutes of compiling for kernels that nothing here could run.
+  if (wantedVariant(env) === 'cpu' && env['FMOE_CUDA_KERNELS'] !== '1') return undefined;
   const version = /\+cu(\d\d)/.exec(torchVersion)?.[1];
   if (version !== undefined && version !== CUDA_MAJOR) {
     log.note(

@@ -20,7 +20,7 @@ function libtorch(/** @type {boolean} */ cuda) {
   return libDir;
 }
 
-const env = { PATH: '', CUDA_HOME: '' };
+const env = { PATH: '', CUDA_HOME: '', FMOE_TORCH_VARIANT: 'cuda' };
 // A toolkit in /usr/local/cuda is found before anything else that these tests set up.
 const withoutToolkit = describe.skipIf(existsSync('/usr/local/cuda/bin/nvcc'));
 
@@ -34,6 +34,22 @@ describe('findCudaCompiler', () => {
 });
 
 withoutToolkit('ensureCudaCompiler', () => {
+  it('is not asked for on a machine without a GPU, unless by FMOE_CUDA_KERNELS', async () => {
+    let asked = 0;
+    const ensure = async () => {
+      asked++;
+      return { name: '', requirements: [], sitePackages: wheels(), python: '' };
+    };
+    const options = { libDir: libtorch(true), torchVersion: '2.11.0+cu130', log: silentLog, ensure };
+    const cpu = { ...env, FMOE_TORCH_VARIANT: 'cpu' };
+    expect(await ensureCudaCompiler({ ...options, env: cpu })).toBeUndefined();
+    expect(asked).toBe(0);
+    expect(await ensureCudaCompiler({ ...options, env: { ...cpu, FMOE_CUDA_KERNELS: '1' } })).toMatch(
+      /nvcc$/,
+    );
+    expect(asked).toBe(1);
+  });
+
   it('installs the compiler and gives its libraries the names that it asks for', async () => {
     const sitePackages = wheels();
     /** @type {unknown[]} */

@@ -28,7 +28,16 @@ import { withLock } from './lock.mjs';
  */
 
 /** Variables that a native package's CMakeLists.txt may look at. */
-const BUILD_VARIABLES = ['CC', 'CXX', 'CXXFLAGS', 'LDFLAGS', 'CUDA_HOME', 'CUDACXX', 'TORCH_CUDA_ARCH_LIST'];
+const BUILD_VARIABLES = [
+  'CC',
+  'CXX',
+  'CXXFLAGS',
+  'LDFLAGS',
+  'CUDA_HOME',
+  'CUDACXX',
+  'FMOE_CUDA_KERNELS',
+  'TORCH_CUDA_ARCH_LIST',
+];
 
 /** One translation unit over libtorch's headers takes about this much memory, bytes. */
 const MEMORY_PER_COMPILER = 1.5 * 2 ** 30;
