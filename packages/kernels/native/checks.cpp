@@ -3,6 +3,7 @@
 
 #include "activation.h"
 #include "score-function.h"
+#include "shape-text.h"
 
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
@@ -26,7 +27,7 @@ struct Argument {
 void check_rank(const char* op, const Argument& argument, int64_t rank) {
   TORCH_CHECK_VALUE(
       argument.tensor.dim() == rank, op, ": ", argument.name, " must have shape ", argument.shape, ", got shape ",
-      argument.tensor.sym_sizes());
+      shape_text(argument.tensor));
 }
 
 void check_floating(const char* op, const Argument& argument) {
@@ -61,8 +62,8 @@ void check_same_size(
     const char* op, const char* letter, const Argument& left, int64_t i, const Argument& right, int64_t j) {
   TORCH_CHECK_VALUE(
       left.tensor.sym_size(i) == right.tensor.sym_size(j), op, ": ", left.name, " ", left.shape, " and ",
-      right.name, " ", right.shape, " must agree in ", letter, ", got shapes ", left.tensor.sym_sizes(), " and ",
-      right.tensor.sym_sizes());
+      right.name, " ", right.shape, " must agree in ", letter, ", got shapes ", shape_text(left.tensor), " and ",
+      shape_text(right.tensor));
 }
 
 void check_rows(const char* op, const Argument& argument) {
@@ -75,7 +76,7 @@ void check_slot_row(const char* op, const Argument& slot_row) {
   check_index(op, slot_row);
   TORCH_CHECK_VALUE(
       slot_row.tensor.sym_size(1) > 0, op, ": ", slot_row.name,
-      " must hold at least one choice a token (K > 0), got shape ", slot_row.tensor.sym_sizes());
+      " must hold at least one choice a token (K > 0), got shape ", shape_text(slot_row.tensor));
 }
 
 void check_row_slot(const char* op, const Argument& row_slot) {
@@ -88,7 +89,7 @@ void check_offsets(const char* op, const Argument& offsets) {
   check_index(op, offsets);
   TORCH_CHECK_VALUE(
       offsets.tensor.sym_size(0) > 1, op, ": offsets must have shape [E + 1] with E > 0, got shape ",
-      offsets.tensor.sym_sizes());
+      shape_text(offsets.tensor));
 }
 
 void check_weight(const char* op, const Argument& weight, const Argument& offsets) {
@@ -97,7 +98,7 @@ void check_weight(const char* op, const Argument& weight, const Argument& offset
   TORCH_CHECK_VALUE(
       offsets.tensor.sym_size(0) == weight.tensor.sym_size(0) + 1, op,
       ": offsets must hold one number more than weight ", weight.shape, " has experts, got offsets of shape ",
-      offsets.tensor.sym_sizes(), " and weight of shape ", weight.tensor.sym_sizes());
+      shape_text(offsets.tensor), " and weight of shape ", shape_text(weight.tensor));
 }
 
 }  // namespace
@@ -216,7 +217,7 @@ void check_topk_gate(
   parse_score_function(op, score_function);
   TORCH_CHECK_VALUE(
       k > 0 && logits_.sym_size(1) >= k, op, ": k must be at least 1 and at most the number of experts N, got ", k,
-      " for logits of shape ", logits_.sym_sizes());
+      " for logits of shape ", shape_text(logits_));
   if (selection_bias_.has_value() && selection_bias_->defined()) {
     const Argument bias{"selection_bias", *selection_bias_, "[N]"};
     check_rank(op, bias, 1);
@@ -274,7 +275,7 @@ void check_limit_by_capacity(const Tensor& expert_count_, const Tensor& capacity
   TORCH_CHECK_VALUE(
       capacity_.sym_size(0) > 0 && expert_count_.sym_size(0) % capacity_.sym_size(0) == 0, op,
       ": expert_count [W * E] must hold a whole number of times as many experts as capacity [E], got shapes ",
-      expert_count_.sym_sizes(), " and ", capacity_.sym_sizes());
+      shape_text(expert_count_), " and ", shape_text(capacity_));
 }
 
 void check_prune_gate_by_capacity(const Tensor& top_idx_, const Tensor& budget_) {
@@ -282,7 +283,7 @@ void check_prune_gate_by_capacity(const Tensor& top_idx_, const Tensor& budget_)
   const Argument top_idx{"top_idx", top_idx_, "[T, K]"}, budget{"budget", budget_, "[N]"};
   TORCH_CHECK_VALUE(
       top_idx_.dim() == 1 || top_idx_.dim() == 2, op, ": top_idx must have shape [T] or [T, K], got shape ",
-      top_idx_.sym_sizes());
+      shape_text(top_idx_));
   check_rank(op, budget, 1);
   check_index(op, top_idx);
   check_index(op, budget);
@@ -325,8 +326,8 @@ void check_moe_mlp(
   check_same_size(op, "D", x, 1, w2, 1);
   TORCH_CHECK_VALUE(
       w1_.sym_size(1) == w2_.sym_size(2) * (gated ? 2 : 1), op, ": w1 ", w1.shape,
-      " and w2 [E, D, H] must agree in H for activation ", activation, ", got shapes ", w1_.sym_sizes(), " and ",
-      w2_.sym_sizes());
+      " and w2 [E, D, H] must agree in H for activation ", activation, ", got shapes ", shape_text(w1_), " and ",
+      shape_text(w2_));
   const auto check_bias = [&](const char* name, const std::optional<Tensor>& given, const Argument& weight,
                               const char* shape) {
     if (given.has_value() && given->defined()) {

@@ -6,6 +6,8 @@
 //   z_loss           mean over the tokens of (log Σ_e exp(logit_e))² (Zoph et al., ST-MoE, arXiv 2202.08906)
 //   importance_loss  CV²(Σ_t score of e), CV² = var / mean² (Shazeer et al., arXiv 1701.06538, equation 7)
 //   load_loss        CV²(Σ_t P(e among the top k if its noise were drawn anew)) (the same, appendix A)
+#include "shape-text.h"
+
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -23,7 +25,7 @@ constexpr double kLeastDeviation = 1e-10;
 Tensor at_least_float32(const char* op, const char* name, const Tensor& tensor, int64_t rank) {
   TORCH_CHECK_TYPE(tensor.is_floating_point(), op, ": ", name, " must have a floating-point dtype");
   TORCH_CHECK_VALUE(
-      tensor.dim() == rank, op, ": ", name, " must have ", rank, " dimension(s), got shape ", tensor.sym_sizes());
+      tensor.dim() == rank, op, ": ", name, " must have ", rank, " dimension(s), got shape ", shape_text(tensor));
   const auto dtype = tensor.scalar_type();
   return dtype == at::kHalf || dtype == at::kBFloat16 ? tensor.to(at::kFloat) : tensor;
 }
@@ -41,8 +43,8 @@ Tensor balance_loss(const Tensor& probability_, const Tensor& counts) {
   const Tensor probability = at_least_float32(op, "probability", probability_, 2);
   TORCH_CHECK_VALUE(
       counts.dim() == 1 && counts.sym_size(0) == probability.sym_size(1), op,
-      ": probability [T, N] and counts [N] must agree in N, got shapes ", probability.sym_sizes(), " and ",
-      counts.sym_sizes());
+      ": probability [T, N] and counts [N] must agree in N, got shapes ", shape_text(probability), " and ",
+      shape_text(counts));
   if (probability.sym_size(0) == 0) {
     return probability.sum();
   }
@@ -63,7 +65,7 @@ Tensor importance_loss(const Tensor& top_idx, const Tensor& top_score_, int64_t 
   TORCH_CHECK_VALUE(num_experts > 0, op, ": num_experts must be positive, got ", num_experts);
   TORCH_CHECK_VALUE(
       top_idx.sym_sizes() == top_score.sym_sizes(), op, ": top_idx and top_score [T, K] must agree in T and K, got shapes ",
-      top_idx.sym_sizes(), " and ", top_score.sym_sizes());
+      shape_text(top_idx), " and ", shape_text(top_score));
   // A sum over masks instead of a scatter: the order is fixed on every device, and a dropped slot (-1) matches no expert.
   const Tensor experts = at::arange(num_experts, top_idx.options());
   Tensor importance = at::zeros({num_experts}, top_score.options());
@@ -80,8 +82,8 @@ Tensor load_loss(const Tensor& clean_, const Tensor& noisy_, const Tensor& devia
                deviation = at_least_float32(op, "deviation", deviation_, 2);
   TORCH_CHECK_VALUE(
       clean.sym_sizes() == noisy.sym_sizes() && clean.sym_sizes() == deviation.sym_sizes(), op,
-      ": clean, noisy and deviation [T, N] must have one shape, got ", clean.sym_sizes(), ", ", noisy.sym_sizes(),
-      " and ", deviation.sym_sizes());
+      ": clean, noisy and deviation [T, N] must have one shape, got ", shape_text(clean), ", ", shape_text(noisy),
+      " and ", shape_text(deviation));
   const int64_t experts = clean.size(1);
   TORCH_CHECK_VALUE(
       k > 0 && k <= experts, op, ": k must be at least 1 and at most the number of experts N, got ", k, " of ", experts);
