@@ -16,6 +16,22 @@ constexpr int kMmaStages = 4;
 constexpr int kWarpRows = 64;
 constexpr int kWarpColumns = 32;
 
+// Four 8 x 8 matrices of 16-bit elements, lane l giving the address of row l % 8 of matrix l / 8. Each lane gets the pair
+// (row lane / 4, columns 2 * (lane % 4) and the next) of each.
+template <bool kTranspose>
+__device__ inline void load_matrices(uint32_t (&value)[4], const void* row) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (kTranspose) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value[0]), "=r"(value[1]), "=r"(value[2]), "=r"(value[3])
+                 : "r"(address));
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value[0]), "=r"(value[1]), "=r"(value[2]), "=r"(value[3])
+                 : "r"(address));
+  }
+}
+
 template <typename T>
 struct Mma;
 
@@ -24,26 +40,7 @@ template <typename T>
 struct MmaHalf {
   static constexpr int kDepth = 32;      // of a stage
   static constexpr int kStep = 16;       // of an instruction
-  static constexpr int kRegistersA = 4;
-  static constexpr int kRegistersB = 2;
   static constexpr int kPad = 8;
-
-  __device__ static unsigned shared_address(const T* pointer) {
-    return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-  }
-
-  template <bool kTranspose>
-  __device__ static void load_matrices(uint32_t (&value)[4], const T* row) {
-    if constexpr (kTranspose) {
-      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(value[0]), "=r"(value[1]), "=r"(value[2]), "=r"(value[3])
-                   : "r"(shared_address(row)));
-    } else {
-      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(value[0]), "=r"(value[1]), "=r"(value[2]), "=r"(value[3])
-                   : "r"(shared_address(row)));
-    }
-  }
 
   // 16 rows from `row`, 16 of the depth from `depth`.
   template <bool kDepthFirst, int kPitch>
@@ -88,40 +85,59 @@ FMOE_MMA_HALF(__half, "f16")
 FMOE_MMA_HALF(__nv_bfloat16, "bf16")
 #undef FMOE_MMA_HALF
 
-// m16n8k8 in TF32. Fragments are loaded word by word: ldmatrix cannot transpose 32-bit elements.
+// m16n8k8 in TF32. Where the depth runs fastest a 32-bit element is a pair of 16-bit ones to ldmatrix; else fragments are
+// loaded word by word, for it cannot transpose those.
 template <>
 struct Mma<float> {
   static constexpr int kDepth = 16;
   static constexpr int kStep = 8;
-  static constexpr int kRegistersA = 4;
-  static constexpr int kRegistersB = 2;
   static constexpr int kPad = 4;
 
-  template <bool kDepthFirst, int kPitch>
-  __device__ static uint32_t element(const float* shared, int line, int depth) {
-    const float value = kDepthFirst ? shared[line * kPitch + depth] : shared[depth * kPitch + line];
+  __device__ static uint32_t round(uint32_t bits) {
     uint32_t rounded;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(value));
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(bits)));
     return rounded;
   }
 
+  // 16 rows from `row`, 8 of the depth from `depth`.
   template <bool kDepthFirst, int kPitch>
   __device__ static void load_a(uint32_t (&value)[4], const float* shared, int row, int depth) {
-    const int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
-    value[0] = element<kDepthFirst, kPitch>(shared, row + group, depth + member);
-    value[1] = element<kDepthFirst, kPitch>(shared, row + group + 8, depth + member);
-    value[2] = element<kDepthFirst, kPitch>(shared, row + group, depth + member + 4);
-    value[3] = element<kDepthFirst, kPitch>(shared, row + group + 8, depth + member + 4);
+    const int lane = threadIdx.x % 32;
+    if constexpr (kDepthFirst) {
+      load_matrices<false>(value, shared + (row + lane % 16) * kPitch + depth + lane / 16 * 4);
+    } else {
+      const float* first = shared + (depth + lane % 4) * kPitch + row + lane / 4;
+      value[0] = __float_as_uint(first[0]);
+      value[1] = __float_as_uint(first[8]);
+      value[2] = __float_as_uint(first[4 * kPitch]);
+      value[3] = __float_as_uint(first[4 * kPitch + 8]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      value[i] = round(value[i]);
+    }
   }
 
+  // Two fragments: 8 columns from `column`, and the 8 after them.
   template <bool kDepthFirst, int kPitch>
   __device__ static void load_b(
       uint32_t (&first)[2], uint32_t (&second)[2], const float* shared, int column, int depth) {
-    const int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
-    first[0] = element<kDepthFirst, kPitch>(shared, column + group, depth + member);
-    first[1] = element<kDepthFirst, kPitch>(shared, column + group, depth + member + 4);
-    second[0] = element<kDepthFirst, kPitch>(shared, column + group + 8, depth + member);
-    second[1] = element<kDepthFirst, kPitch>(shared, column + group + 8, depth + member + 4);
+    const int lane = threadIdx.x % 32;
+    uint32_t value[4];
+    if constexpr (kDepthFirst) {
+      load_matrices<false>(
+          value, shared + (column + lane % 8 + lane / 16 * 8) * kPitch + depth + lane / 8 % 2 * 4);
+    } else {
+      const float* start = shared + (depth + lane % 4) * kPitch + column + lane / 4;
+      value[0] = __float_as_uint(start[0]);
+      value[1] = __float_as_uint(start[4 * kPitch]);
+      value[2] = __float_as_uint(start[8]);
+      value[3] = __float_as_uint(start[4 * kPitch + 8]);
+    }
+    first[0] = round(value[0]);
+    first[1] = round(value[1]);
+    second[0] = round(value[2]);
+    second[1] = round(value[3]);
   }
 
   __device__ static void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
