@@ -136,7 +136,7 @@ def main():
             figures = {k: (v["forward_tflops"], v["step_tflops"], v["step_ms"], v["saved_mib"])
                        for k, v in entry["layers"].items() if "step_ms" in v}
             print(dtype, shape, figures, entry["failed"], flush=True)
-            options.result.write_text(json.dumps(record, indent=1) + "\n")
+            options.result.write_text(json.dumps(record, indent=2) + "\n")
             torch.cuda.empty_cache()
 
 

@@ -51,7 +51,7 @@ def main():
         "status": status,
         "memcheck": {"tests": counts(sanitizer), "errors": int(summary[-1]) if summary else None, "status": sanitizer_status},
     }
-    pathlib.Path(result).write_text(json.dumps(record, indent=1) + "\n")
+    pathlib.Path(result).write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":
