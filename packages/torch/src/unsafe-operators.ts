@@ -45,7 +45,11 @@ const refused: readonly (readonly [RegExp, string])[] = [
   [/^aten::_stack(\.|$)/, checkedForm('stack')],
   [/^aten::_weight_norm/, checkedForm('norm and mul')],
   [/^aten::_pdist/, checkedForm('pdist')],
-  [/^aten::_cholesky_solve_helper/, checkedForm('cholesky_solve')],
+  [/^aten::(reflection|replication)_pad[123]d_backward/, checkedForm('pad and backward()')],
+  [/^aten::embedding_dense_backward/, checkedForm('embedding and backward()')],
+  [/^aten::_logcumsumexp/, checkedForm('logcumsumexp')],
+  [/^aten::_new_zeros_with_same_feature_meta/, 'forward-mode gradients are not supported'],
+  [/^aten::_\w+_helper/, checkedForm('the operator that it helps')],
   [/^aten::_transform_bias_rescale_qkv/, checkedForm('scaled_dot_product_attention')],
   [/^aten::align_tensors/, 'named tensors are not supported'],
 ];
