@@ -1,5 +1,5 @@
 /** Shape letters: Q query length, M memory length, B batch, D model width. */
-import { nn, type Tensor } from '@fmoe/torch';
+import { nn, type Tensor, tidy } from '@fmoe/torch';
 import type { TransformerXLConfig } from './config.js';
 import { MoEPositionwiseFF } from './moe-positionwise-ff.js';
 import { PositionwiseFF } from './positionwise-ff.js';
@@ -23,6 +23,8 @@ export class DecoderLayer extends nn.Module {
    * @returns `[Q, B, D]`
    */
   override forward(w: Tensor, context: AttentionContext, mem: Tensor | null): Tensor {
-    return this.pos_ff.call(this.dec_attn.call(w, context, mem));
+    // What backward does not need is freed here and not at the end of the step: the next layer finds warm memory.
+    const attended = tidy(() => this.dec_attn.call(w, context, mem));
+    return this.pos_ff.call(attended);
   }
 }

@@ -1,5 +1,5 @@
 /** Shape letters: Q query length, B batch, D model width. */
-import { nn, type Tensor } from '@fmoe/torch';
+import { nn, type Tensor, tidy } from '@fmoe/torch';
 
 /** Settings of {@link PositionwiseFF}. */
 export interface PositionwiseFFOptions {
@@ -32,7 +32,9 @@ export class PositionwiseFF extends nn.Module {
 
   /** @param input `[Q, B, D]` @returns `[Q, B, D]` */
   override forward(input: Tensor): Tensor {
-    if (this.preLnorm) return input.add(this.CoreNet.forward(this.layer_norm.forward(input)));
-    return this.layer_norm.forward(input.add(this.CoreNet.forward(input)));
+    return tidy(() => {
+      if (this.preLnorm) return input.add(this.CoreNet.forward(this.layer_norm.forward(input)));
+      return this.layer_norm.forward(input.add(this.CoreNet.forward(input)));
+    });
   }
 }

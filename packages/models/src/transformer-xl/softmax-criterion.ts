@@ -1,5 +1,5 @@
 /** Shape letters: T target length, B batch, V vocabulary, D model width. */
-import { nn, type Tensor } from '@fmoe/torch';
+import { nn, type Tensor, tidy } from '@fmoe/torch';
 
 /** The output layer and the cross-entropy of its softmax. Its parameters are `out_layers.0.{weight,bias}`. */
 export class SoftmaxCriterion extends nn.Module {
@@ -28,7 +28,11 @@ export class SoftmaxCriterion extends nn.Module {
    */
   override forward(hidden: Tensor, target: Tensor): Tensor {
     const { shape } = hidden;
-    const logits = this.logits(hidden.reshape([-1, shape.at(-1)!]));
-    return nn.functional.crossEntropy(logits, target.reshape([-1]), { reduction: 'none' }).view(target.shape);
+    return tidy(() => {
+      const logits = this.logits(hidden.reshape([-1, shape.at(-1)!]));
+      return nn.functional
+        .crossEntropy(logits, target.reshape([-1]), { reduction: 'none' })
+        .view(target.shape);
+    });
   }
 }
