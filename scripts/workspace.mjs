@@ -100,7 +100,13 @@ async function installPackages(log) {
   const pnpm = await ensurePnpm(log);
   await log.step("the workspace's packages", async () => {
     rmSync(stamp, { force: true });
-    const args = [pnpm, 'install', '--frozen-lockfile', '--reporter=append-only'];
+    const args = [
+      pnpm,
+      'install',
+      '--frozen-lockfile',
+      '--config.confirmModulesPurge=false',
+      '--reporter=append-only',
+    ];
     await run(process.execPath, args, { cwd: root, env: toolEnvironment() });
     writeJsonAtomically(stamp, { digest });
   });
