@@ -22,7 +22,7 @@ function libtorch(/** @type {boolean} */ cuda) {
 
 const env = { PATH: '', CUDA_HOME: '', FMOE_TORCH_VARIANT: 'cuda' };
 // A toolkit in /usr/local/cuda is found before anything else that these tests set up.
-const withoutToolkit = describe.skipIf(existsSync('/usr/local/cuda/bin/nvcc'));
+const toolkit = existsSync('/usr/local/cuda/bin/nvcc') ? ' (skipped: a toolkit is in /usr/local/cuda)' : '';
 
 describe('findCudaCompiler', () => {
   it('takes CUDACXX as it is, then CUDA_HOME', () => {
@@ -33,7 +33,7 @@ describe('findCudaCompiler', () => {
   });
 });
 
-withoutToolkit('ensureCudaCompiler', () => {
+describe.skipIf(toolkit)(`ensureCudaCompiler${toolkit}`, () => {
   it('is not asked for on a machine without a GPU, unless by FMOE_CUDA_KERNELS', async () => {
     let asked = 0;
     const ensure = async () => {

@@ -1,13 +1,12 @@
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { refuses } from '../test/refusals.js';
 import * as torch from './index.js';
-import { expectAllClose, missingReason } from './testing/index.js';
+import { describeUnless, expectAllClose, missingReason } from './testing/index.js';
 
 const { cuda } = torch;
-const reason = missingReason('cuda');
-if (reason !== undefined) console.info(`skipped on cuda: ${reason}`);
+const missing = missingReason('cuda');
 
-describe.skipIf(reason !== undefined)('CUDA devices', () => {
+describeUnless(missing, 'CUDA devices', () => {
   it('are counted, and one is current', () => {
     expect(cuda.isAvailable()).toBe(true);
     expect(cuda.deviceCount()).toBeGreaterThan(0);
@@ -113,7 +112,7 @@ describe.skipIf(reason !== undefined)('CUDA devices', () => {
   });
 });
 
-describe.skipIf(reason === undefined)('without CUDA', () => {
+describeUnless(missing ? undefined : 'a CUDA device is available', 'without CUDA', () => {
   const x = () => torch.zeros([1]);
   it('says so', () => {
     expect([cuda.isAvailable(), cuda.deviceCount()]).toEqual([false, 0]);

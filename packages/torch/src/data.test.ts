@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { collectGarbage } from '../test/support/gc.js';
 import { refuses, wrong } from '../test/refusals.js';
 import { dtypeTraits } from './dtype.js';
 import * as torch from './index.js';
 import { native } from './native/index.js';
+import { collectGarbage } from './testing/index.js';
 
 interface Bits {
   dtype: torch.DType;

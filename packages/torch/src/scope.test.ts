@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { collectGarbage } from '../test/support/gc.js';
 import { refuses, wrong } from '../test/refusals.js';
 import * as torch from './index.js';
 import { native } from './native/index.js';
+import { collectGarbage } from './testing/index.js';
 
 const live = (): number => torch.memory().tensors;
 const make = (value = 1): torch.Tensor => torch.full([2], value);

@@ -66,8 +66,8 @@ describe('loadTextCorpus', () => {
     );
   });
 
-  // The superuser may read every file.
-  it.skipIf(process.getuid?.() === 0)('refuses a file without permission', () => {
+  it('refuses a file without permission', ({ skip }) => {
+    skip(process.getuid?.() === 0, 'the superuser may read every file');
     const folder = folderWith({ secret: 'text' });
     chmodSync(`${folder}/secret`, 0);
     expect(() => loadTextCorpus({ path: `${folder}/secret` })).toThrow(codedError('ERR_FILE', /chmod u\+r/));

@@ -1,4 +1,5 @@
 import { manualSeed, memory, noGrad, type Tensor, tensor, tidy } from '@fmoe/torch';
+import { collectGarbage } from '@fmoe/torch/testing';
 import { describe, expect, it } from 'vitest';
 import { codedError } from '../../test/support/temporary-folder.js';
 import { CharacterVocabulary } from '../data/index.js';
@@ -30,6 +31,11 @@ const stream = Uint8Array.from({ length: 101 }, (_, i) => (i * i + 3 * i) % 9);
 function makeModel() {
   manualSeed(3);
   return buildModel(modelConfig, vocabulary.size);
+}
+
+async function liveTensors(): Promise<number> {
+  await collectGarbage();
+  return memory().tensors;
 }
 
 describe('evaluate', () => {
@@ -65,11 +71,11 @@ describe('evaluate', () => {
     const model = makeModel();
     const options = { batchSize: 2, tgtLen: 4, memLen: 10, device: 'cpu' };
     await evaluate(model, stream, options);
-    const tensors = memory().tensors;
+    const tensors = await liveTensors();
     expect(await evaluate(model, stream, options)).toEqual(await evaluate(model, stream, options));
     expect(model.training).toBe(true);
     expect(model.memLen).toBe(6);
-    expect(memory().tensors).toBe(tensors);
+    expect(await liveTensors()).toBe(tensors);
   });
 
   it('stops at a number of segments or at a signal', async () => {
@@ -130,9 +136,9 @@ describe('generate', () => {
     const model = makeModel();
     const options = { length: 5, device: 'cpu' };
     await generate(model, vocabulary, { ...options, prompt: 'a' });
-    const tensors = memory().tensors;
+    const tensors = await liveTensors();
     await generate(model, vocabulary, { ...options, prompt: 'a' });
-    expect(memory().tensors).toBe(tensors);
+    expect(await liveTensors()).toBe(tensors);
     await expect(generate(model, vocabulary, { ...options, prompt: '' })).rejects.toEqual(
       codedError('ERR_ARGUMENT', /the prompt is empty/),
     );

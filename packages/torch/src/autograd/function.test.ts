@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { refuses, wrong } from '../../test/refusals.js';
-import type { FunctionContext, Gradients } from './index.js';
 import * as torch from '../index.js';
 import { native } from '../native/index.js';
 import { describeEachDevice, expectAllClose } from '../testing/index.js';
+import type { FunctionContext, Gradients } from './index.js';
 
 class Cube extends torch.autograd.Function {
   static forward(context: FunctionContext, x: torch.Tensor): torch.Tensor {

@@ -1,13 +1,11 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { makeOptimizer } from '../../test/optim-fixtures.js';
 import { missingPython, runPython } from '../../test/python.js';
 import * as torch from '../index.js';
-import { expectAllClose } from '../testing/index.js';
-
-if (missingPython) console.info(`skipped: ${missingPython}`);
+import { describeUnless, expectAllClose } from '../testing/index.js';
 
 let folder = '';
 beforeAll(() => {
@@ -23,8 +21,8 @@ function flatten({ state }: torch.optim.OptimizerStateDict): Record<string, torc
   return Object.fromEntries(entries);
 }
 
-describe("PyTorch goes on from this package's state", () => {
-  it.skipIf(missingPython).each([
+describeUnless(missingPython, "PyTorch goes on from this package's state", () => {
+  it.each([
     ['SGD', { lr: 0.1, momentum: 0.9, dampening: 0.2, weight_decay: 0.01 }],
     ['Adam', { lr: 0.05, amsgrad: true }],
     ['AdamW', { lr: 0.05, betas: [0.8, 0.9] }],

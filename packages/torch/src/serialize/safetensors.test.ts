@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { missingPython, runPython } from '../../test/python.js';
 import * as torch from '../index.js';
-import { describeEachDevice, expectIdentical } from '../testing/index.js';
+import { describeEachDevice, describeUnless, expectIdentical } from '../testing/index.js';
 
 const { loadSafetensors, SafetensorsFile, saveSafetensors } = torch;
 
@@ -72,10 +72,8 @@ describe('a file written by Python', () => {
   });
 });
 
-if (missingPython) console.info(`skipped: ${missingPython}`);
-
-describe('a file written here', () => {
-  it.skipIf(missingPython)('is read by Python, which writes the same bytes', () => {
+describeUnless(missingPython, 'a file written here', () => {
+  it('is read by Python, which writes the same bytes', () => {
     torch.tidy(() => {
       const { tensors } = loadSafetensors(all);
       saveSafetensors(path('here.safetensors'), tensors, { step: '12' });

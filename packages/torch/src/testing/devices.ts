@@ -11,7 +11,18 @@ export function missingReason(device: TestDevice): string | undefined {
   return device === 'cpu' || cuda.isAvailable() ? undefined : 'no CUDA device is available';
 }
 
-const reported = new Set<TestDevice>();
+const reported = new Set<string>();
+
+/** A suite that is skipped, with the reason in its title and printed once, where there is a reason against it. */
+export function describeUnless(reason: string | undefined, name: string, body: () => void): void {
+  if (reason === undefined) {
+    describe(name, body);
+    return;
+  }
+  if (!reported.has(reason)) console.info(`skipped: ${reason}`);
+  reported.add(reason);
+  describe.skip(`${name} (skipped: ${reason})`, body);
+}
 
 /**
  * A suite that is repeated for every device. Where a device is missing its tests are skipped, not left out, and the
@@ -21,13 +32,6 @@ const reported = new Set<TestDevice>();
  */
 export function describeEachDevice(name: string, body: (device: TestDevice) => void): void {
   for (const device of devices) {
-    const reason = missingReason(device);
-    if (reason === undefined) {
-      describe(`${name} (${device})`, () => body(device));
-      continue;
-    }
-    if (!reported.has(device)) console.info(`skipped on ${device}: ${reason}`);
-    reported.add(device);
-    describe.skip(`${name} (${device}; skipped: ${reason})`, () => body(device));
+    describeUnless(missingReason(device), `${name} (${device})`, () => body(device));
   }
 }

@@ -6,4 +6,5 @@ export {
   type NestedNumbers,
   type Tolerance,
 } from './all-close.js';
-export { describeEachDevice, missingReason, type TestDevice } from './devices.js';
+export { collectGarbage } from './collect-garbage.js';
+export { describeEachDevice, describeUnless, missingReason, type TestDevice } from './devices.js';
