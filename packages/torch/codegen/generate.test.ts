@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { camelCase } from '../src/dispatch/op.js';
 import * as torch from '../src/index.js';
 import { native } from '../src/native/index.js';
-import { camelCase } from '../src/op.js';
 import { families, handWritten, overloadPatterns } from './exclusions.js';
 import { renderFiles } from './render.js';
 import { exclusionReason, selectSurface } from './select.js';

@@ -1,5 +1,5 @@
+import { camelCase } from '../src/dispatch/op.js';
 import type { ArgumentSchema, OperatorSchema, ReturnSchema } from '../src/native/index.js';
-import { camelCase } from '../src/op.js';
 import type { SurfaceEntry } from './select.js';
 
 /** The generated files by name. */
@@ -47,10 +47,10 @@ function wrapWords(words: readonly string[]): string {
 }
 
 const typeImports =
-  "import type { DType } from '../dtype.js';\n" +
-  "import type { Generator } from '../generator.js';\n" +
-  "import type { Scalar } from '../op.js';\n" +
-  "import type { Tensor } from '../tensor.js';\n";
+  "import type { DType } from '../tensor/dtype.js';\n" +
+  "import type { Generator } from '../random/generator.js';\n" +
+  "import type { Scalar } from '../dispatch/op.js';\n" +
+  "import type { Tensor } from '../tensor/tensor.js';\n";
 
 function renderMethods(surface: readonly SurfaceEntry[]): string {
   const members = surface.flatMap(({ name, methodForms }) =>
@@ -68,7 +68,7 @@ function renderFunctions(surface: readonly SurfaceEntry[]): string {
       ? `export const ${name}: ${type} = surfaceFunction('${name}');`
       : `const ${identifier(name)}: ${type} = surfaceFunction('${name}');\nexport { ${identifier(name)} as ${name} };`;
   });
-  return `${typeImports}import { surfaceFunction } from '../surface.js';\n\n${declarations.join('\n')}\n`;
+  return `${typeImports}import { surfaceFunction } from '../tensor/surface.js';\n\n${declarations.join('\n')}\n`;
 }
 
 /** `(x: Tensor): Tensor` → `(x: Tensor) => Tensor` */

@@ -1,6 +1,6 @@
+import { camelCase } from '../src/dispatch/op.js';
+import { refusal } from '../src/dispatch/unsafe-operators.js';
 import type { NativeBinding, OperatorSchema } from '../src/native/index.js';
-import { camelCase } from '../src/op.js';
-import { refusal } from '../src/unsafe-operators.js';
 import { families, handWritten, overloadPatterns } from './exclusions.js';
 
 /** A name of the surface with the overloads that it stands for, in the order in which they are tried. */

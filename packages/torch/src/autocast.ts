@@ -1,9 +1,9 @@
 import { checkFunction, checkOptions, refusePromise } from './check.js';
-import { checkDevice } from './device.js';
-import { type DType, dtypeCode, dtypeName } from './dtype.js';
+import { checkDevice } from './devices/device.js';
 import { FmoeError } from './errors.js';
 import { native } from './native/index.js';
-import { guarded } from './tensor-base.js';
+import { type DType, dtypeCode, dtypeName } from './tensor/dtype.js';
+import { guarded } from './tensor/tensor-base.js';
 
 /** How {@link autocast} computes. */
 export interface AutocastOptions {

@@ -1,6 +1,6 @@
 import { describeValue } from './describe.js';
 import { FmoeError } from './errors.js';
-import { TensorBase } from './tensor-base.js';
+import { TensorBase } from './tensor/tensor-base.js';
 
 /*
  * Checks of what callers without types may pass. They keep to what costs nothing: whether a value is a tensor, a function

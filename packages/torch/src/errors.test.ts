@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { describeValue } from './describe.js';
+import { readNativeError } from './dispatch/native-errors.js';
 import * as torch from './index.js';
-import { readNativeError } from './native-errors.js';
 
 const { FmoeError } = torch;
 const x = (shape: number[] = [2, 3], dtype: torch.DType = 'float32') => torch.zeros(shape, { dtype });

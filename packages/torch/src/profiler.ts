@@ -2,7 +2,7 @@ import { closeSync, openSync } from 'node:fs';
 import { checkFunction, checkOptions, checkString, refusePromise } from './check.js';
 import { FmoeError } from './errors.js';
 import { native } from './native/index.js';
-import { guarded } from './tensor-base.js';
+import { guarded } from './tensor/tensor-base.js';
 
 /** What a trace holds besides operator times. */
 export interface ProfileOptions {

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { checkFunction, refusePromise } from './check.js';
 import { FmoeError } from './errors.js';
 import { native, setBeforeUse } from './native/index.js';
-import { guarded, TensorBase, watchForgotten } from './tensor-base.js';
+import { guarded, TensorBase, watchForgotten } from './tensor/tensor-base.js';
 
 /*
  * Who owns a tensor. A tensor joins the scope that is active where it is born and dies with it. JavaScript's finalizers

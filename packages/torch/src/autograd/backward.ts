@@ -3,8 +3,8 @@ import { describeValue } from '../describe.js';
 import { FmoeError } from '../errors.js';
 import { native } from '../native/index.js';
 import { insideNativeScope } from '../scope.js';
-import type { Tensor } from '../tensor.js';
-import { guarded, handlesOf, TensorBase, wrap } from '../tensor-base.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { guarded, handlesOf, TensorBase, wrap } from '../tensor/tensor-base.js';
 
 /** Options of {@link backward}. */
 export interface BackwardOptions {

@@ -1,10 +1,10 @@
 import { type AutocastState, autocast, autocastStates } from '../autocast.js';
 import { checkFunction, checkTensors } from '../check.js';
 import { FmoeError } from '../errors.js';
-import { empty } from '../factories.js';
 import { native } from '../native/index.js';
-import { getRngState, setRngState } from '../random.js';
-import type { Tensor } from '../tensor.js';
+import { getRngState, setRngState } from '../random/random.js';
+import { empty } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { backward } from './backward.js';
 import { AutogradFunction, type FunctionContext, type Gradients } from './function.js';
 import { enableGrad, isGradEnabled } from './grad-mode.js';

@@ -1,11 +1,11 @@
 import { checkTensors, refusePromise } from '../check.js';
 import { describeValue } from '../describe.js';
+import { op } from '../dispatch/op.js';
 import { FmoeError } from '../errors.js';
 import { native } from '../native/index.js';
-import { op } from '../op.js';
 import { insideNativeScope } from '../scope.js';
-import type { Tensor } from '../tensor.js';
-import { guarded, handlesOf, TensorBase, wrap } from '../tensor-base.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { guarded, handlesOf, TensorBase, wrap } from '../tensor/tensor-base.js';
 import { noGrad } from './grad-mode.js';
 
 /** What forward hands to backward. */

@@ -1,7 +1,7 @@
 import { checkFunction, checkOptions, checkTensors } from '../check.js';
 import { FmoeError } from '../errors.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { grad } from './backward.js';
 import { noGrad } from './grad-mode.js';
 

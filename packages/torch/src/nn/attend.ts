@@ -1,5 +1,5 @@
 // Letters: L length of the query, S length of key and value, B batch, E width, H heads, D = E / H.
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { requireShape, shapeOf } from './diagnose.js';
 import { softmax } from './functional/activations.js';
 import { scaledDotProductAttention } from './functional/attention.js';

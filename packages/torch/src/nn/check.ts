@@ -1,5 +1,5 @@
 import { FmoeError } from '../errors.js';
-import { Tensor } from '../tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 
 /** How a loss is reduced: to one value per element, to their mean, or to their sum. */
 export type Reduction = 'none' | 'mean' | 'sum';

@@ -1,6 +1,6 @@
-import { isDType, isFloatingPoint } from '../dtype.js';
 import { FmoeError } from '../errors.js';
-import type { Tensor } from '../tensor.js';
+import { isDType, isFloatingPoint } from '../tensor/dtype.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { checkTensor } from './check.js';
 
 /*

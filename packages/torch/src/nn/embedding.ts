@@ -1,7 +1,7 @@
 import { noGrad } from '../autograd/index.js';
-import { empty } from '../factories.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { empty } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { checkCount, checkNumber } from './check.js';
 import { type FactoryOptions, factoryOptions } from './factory-options.js';
 import { embedding, resolvePaddingIndex } from './functional/embedding.js';

@@ -1,4 +1,4 @@
-import type { DType } from '../dtype.js';
+import type { DType } from '../tensor/dtype.js';
 
 /** Where and in which dtype a module makes its parameters: float32 on the CPU unless given. */
 export interface FactoryOptions {

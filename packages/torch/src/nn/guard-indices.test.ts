@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { raiseDeviceErrors } from '../device-errors.js';
+import { raiseDeviceErrors } from '../devices/device-errors.js';
 import * as torch from '../index.js';
 import { describeEachDevice } from '../testing/index.js';
 import { clampIndices, guardIndices } from './guard-indices.js';

@@ -1,7 +1,7 @@
-import { flagOnDevice } from '../device-errors.js';
+import { flagOnDevice } from '../devices/device-errors.js';
 import { FmoeError } from '../errors.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { lazyOperator } from './lazy-operator.js';
 
 const clampOperator = lazyOperator<[Tensor, number, number]>('aten::clamp');

@@ -1,8 +1,8 @@
 import { noGrad } from '../autograd/index.js';
 import { FmoeError } from '../errors.js';
-import { tensor as makeTensor } from '../factories.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { tensor as makeTensor } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { checkChoice, checkNumber, checkTensor } from './check.js';
 import { requireFloating, requireShape, shapeOf } from './diagnose.js';
 import { lazyOperator } from './lazy-operator.js';

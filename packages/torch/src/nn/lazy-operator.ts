@@ -1,5 +1,5 @@
-import { op } from '../op.js';
-import type { Tensor } from '../tensor.js';
+import { op } from '../dispatch/op.js';
+import type { Tensor } from '../tensor/tensor.js';
 
 /**
  * Names an operator now and binds it at the first call, so that importing `nn` loads no native library.

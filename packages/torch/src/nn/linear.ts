@@ -1,6 +1,6 @@
-import { empty } from '../factories.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { empty } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { checkCount } from './check.js';
 import { type FactoryOptions, factoryOptions } from './factory-options.js';
 import { linear } from './functional/linear.js';

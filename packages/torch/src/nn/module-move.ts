@@ -1,8 +1,8 @@
 import { noGrad } from '../autograd/index.js';
-import { type DType, dtypes, isDType, isFloatingPoint } from '../dtype.js';
 import { FmoeError } from '../errors.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { type DType, dtypes, isDType, isFloatingPoint } from '../tensor/dtype.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { show } from './check.js';
 import { lazyOperator } from './lazy-operator.js';
 import type { Module } from './module.js';

@@ -1,8 +1,8 @@
 import { FmoeError } from '../errors.js';
 import { native } from '../native/index.js';
 import { keep, tidy } from '../scope.js';
-import { Tensor } from '../tensor.js';
-import { guarded, handlesOf } from '../tensor-base.js';
+import { Tensor } from '../tensor/tensor.js';
+import { guarded, handlesOf } from '../tensor/tensor-base.js';
 import { show } from './check.js';
 import { type ForwardHook, type ForwardPreHook, type HookHandle, ModuleHooks } from './module-hooks.js';
 import { type ModuleTarget, moveModule } from './module-move.js';

@@ -1,9 +1,9 @@
 // Letters: L length of the query, S length of key and value, B batch, E width, H heads, D width of a head.
 
 import { FmoeError } from '../errors.js';
-import { empty } from '../factories.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { empty } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { type AttentionMasks, attend } from './attend.js';
 import { checkCount, checkProbability } from './check.js';
 import { requireShape, requireTensors, shapeOf } from './diagnose.js';

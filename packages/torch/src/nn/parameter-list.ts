@@ -1,5 +1,5 @@
 import { FmoeError } from '../errors.js';
-import { Tensor } from '../tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 import { show } from './check.js';
 import { Module } from './module.js';
 import { Parameter } from './parameter.js';

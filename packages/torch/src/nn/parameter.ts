@@ -1,7 +1,7 @@
 import { FmoeError } from '../errors.js';
 import { native } from '../native/index.js';
 import { keep } from '../scope.js';
-import { Tensor } from '../tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 import { checkTensor } from './check.js';
 import { requireFloating } from './diagnose.js';
 

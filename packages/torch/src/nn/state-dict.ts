@@ -1,7 +1,7 @@
 import { noGrad } from '../autograd/index.js';
 import { FmoeError } from '../errors.js';
 import { tidy } from '../scope.js';
-import { Tensor } from '../tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 import { show } from './check.js';
 import { sameShape } from './diagnose.js';
 import type { Module } from './module.js';

@@ -1,7 +1,7 @@
-import { full, zeros } from '../factories.js';
 import type { Handle, HandleList } from '../native/index.js';
 import { keep } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { full, zeros } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { scalingHandles } from './grad-scaling.js';
 import { addNumber, handleOperator, subtractAll } from './handle-operator.js';
 import { usesMaster } from './master-weights.js';

@@ -1,6 +1,6 @@
-import { zeros } from '../factories.js';
 import type { Handle, HandleList } from '../native/index.js';
-import type { Tensor } from '../tensor.js';
+import { zeros } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { scalingHandles } from './grad-scaling.js';
 import { addNumber, handleOperator, subtractAll } from './handle-operator.js';
 import { Optimizer } from './optimizer.js';

@@ -1,10 +1,10 @@
 import { noGrad } from '../autograd/index.js';
 import { FmoeError } from '../errors.js';
-import { tensor } from '../factories.js';
 import type { Handle, HandleList } from '../native/index.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
-import { wrap } from '../tensor-base.js';
+import { tensor } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { wrap } from '../tensor/tensor-base.js';
 import { type GradientList, gradientLists, toTensors } from './gradients.js';
 import { handleOperator } from './handle-operator.js';
 import { checkRange, optimizerError } from './parameter-groups.js';

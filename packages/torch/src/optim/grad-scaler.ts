@@ -1,10 +1,10 @@
 import { noGrad } from '../autograd/index.js';
+import { op } from '../dispatch/op.js';
 import { FmoeError } from '../errors.js';
-import { full } from '../factories.js';
 import type { HandleList } from '../native/index.js';
-import { op } from '../op.js';
 import { keep, tidy } from '../scope.js';
-import { Tensor } from '../tensor.js';
+import { full } from '../tensor/factories.js';
+import { Tensor } from '../tensor/tensor.js';
 import { gradientLists } from './gradients.js';
 import { handleOperator } from './handle-operator.js';
 import type { Optimizer } from './optimizer.js';

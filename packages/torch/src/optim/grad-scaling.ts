@@ -1,5 +1,5 @@
 import type { Handle } from '../native/index.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import type { GradientScaling } from './optimizer-types.js';
 
 const onDevice = (tensor: Tensor | null, device: string): Handle | null => {

@@ -1,8 +1,8 @@
-import type { DType } from '../dtype.js';
 import { FmoeError } from '../errors.js';
 import { type HandleList, native } from '../native/index.js';
-import { Tensor } from '../tensor.js';
-import { guarded, handlesOf } from '../tensor-base.js';
+import type { DType } from '../tensor/dtype.js';
+import { Tensor } from '../tensor/tensor.js';
+import { guarded, handlesOf } from '../tensor/tensor-base.js';
 
 /** The gradients of one dtype on one device. */
 export interface GradientList {

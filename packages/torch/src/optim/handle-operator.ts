@@ -1,7 +1,7 @@
-import { dtypeCode } from '../dtype.js';
+import { op } from '../dispatch/op.js';
 import { type Handle, type HandleList, native } from '../native/index.js';
-import { op } from '../op.js';
-import { toFmoeError } from '../tensor-base.js';
+import { dtypeCode } from '../tensor/dtype.js';
+import { toFmoeError } from '../tensor/tensor-base.js';
 
 /**
  * An operator called with handles in place of tensors. An optimizer keeps lists of handles from step to step, so that a

@@ -1,11 +1,12 @@
 // What a fused operator updates in place of a parameter. The operators walk over memory from front to back and take one
 // dtype for everything, so two kinds of parameters need a stand-in: those in half precision that have a float32 master,
 // and those that do not lie dense and row-major, which are copied for the length of a step.
-import { empty } from '../factories.js';
+
 import { type Handle, type HandleList, native } from '../native/index.js';
 import { keep } from '../scope.js';
-import type { Tensor } from '../tensor.js';
-import { handlesOf } from '../tensor-base.js';
+import { empty } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { handlesOf } from '../tensor/tensor-base.js';
 import { contiguous, copyAll, toFloat32 } from './handle-operator.js';
 import type { ParameterState, TensorSpec } from './optimizer-types.js';
 

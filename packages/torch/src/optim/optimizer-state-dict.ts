@@ -1,10 +1,10 @@
 // Optimizer state in PyTorch's layout. Options are camelCase here and snake_case there; everything else has one name.
 import { noGrad } from '../autograd/index.js';
-import type { DType } from '../dtype.js';
 import { FmoeError } from '../errors.js';
-import { zeros } from '../factories.js';
 import { keep, tidy } from '../scope.js';
-import { Tensor } from '../tensor.js';
+import type { DType } from '../tensor/dtype.js';
+import { zeros } from '../tensor/factories.js';
+import { Tensor } from '../tensor/tensor.js';
 import { MASTER_KEY, usesMaster } from './master-weights.js';
 import type { Optimizer } from './optimizer.js';
 import type { OptimizerOptions, ParameterState } from './optimizer-types.js';

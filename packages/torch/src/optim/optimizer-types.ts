@@ -1,5 +1,5 @@
 import type { HandleList } from '../native/index.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 
 /** Options that every optimizer has. */
 export interface OptimizerOptions {

@@ -2,8 +2,8 @@
 // The lists are kept from step to step: as long as the same parameters have gradients, a step makes no list anew.
 import { type HandleList, native } from '../native/index.js';
 import { keep } from '../scope.js';
-import type { Tensor } from '../tensor.js';
-import { guarded, handlesOf, wrap } from '../tensor-base.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { guarded, handlesOf, wrap } from '../tensor/tensor-base.js';
 import { directUpdate, masterUpdate, type StandIns, stridedUpdate, usesMaster } from './master-weights.js';
 import type { ParameterState, TensorSpec, UpdateLists } from './optimizer-types.js';
 

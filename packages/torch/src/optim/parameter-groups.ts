@@ -1,6 +1,6 @@
-import { isFloatingPoint } from '../dtype.js';
 import { FmoeError } from '../errors.js';
-import { Tensor } from '../tensor.js';
+import { isFloatingPoint } from '../tensor/dtype.js';
+import { Tensor } from '../tensor/tensor.js';
 import type {
   OptimizerOptions,
   ParameterGroup,

@@ -1,4 +1,4 @@
-import type { DType } from '../dtype.js';
+import type { DType } from '../tensor/dtype.js';
 
 /**
  * Every dtype of the format with its bits an element, in the format's own order (by alignment, then history).

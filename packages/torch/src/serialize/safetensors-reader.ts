@@ -1,8 +1,8 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import type { DType } from '../dtype.js';
 import { FmoeError } from '../errors.js';
-import { empty } from '../factories.js';
-import type { Tensor } from '../tensor.js';
+import type { DType } from '../tensor/dtype.js';
+import { empty } from '../tensor/factories.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { fileError, withFileErrors } from './file-errors.js';
 import { fromStoredDType, type StoredDType } from './safetensors-dtypes.js';
 import { LENGTH_BYTES, parseHeader, parseHeaderLength, type TensorEntry } from './safetensors-header.js';

@@ -1,5 +1,5 @@
 import { FmoeError } from '../errors.js';
-import { Tensor } from '../tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 import { type AtomicFileOptions, writeFileAtomic, writeFully } from './atomic-file.js';
 import { toStoredDType } from './safetensors-dtypes.js';
 import { compareLayouts, encodeHeader, MAX_HEADER_BYTES } from './safetensors-header.js';

@@ -1,6 +1,6 @@
-import { dtypeTraits } from '../dtype.js';
 import { tidy } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { dtypeTraits } from '../tensor/dtype.js';
+import type { Tensor } from '../tensor/tensor.js';
 
 /** Bytes handed over at once. A view of more than 4 GiB cannot be made in every supported version of Node. */
 const MAX_CHUNK_BYTES = 1 << 30;

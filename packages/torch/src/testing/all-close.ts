@@ -1,6 +1,6 @@
-import type { DType } from '../dtype.js';
 import { tidy } from '../scope.js';
-import { Tensor } from '../tensor.js';
+import type { DType } from '../tensor/dtype.js';
+import { Tensor } from '../tensor/tensor.js';
 
 /** How far two values may lie apart: |actual - expected| <= atol + rtol · |expected|. */
 export interface Tolerance {

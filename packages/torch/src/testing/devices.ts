@@ -1,5 +1,5 @@
 import { describe } from 'vitest';
-import { cuda } from '../cuda.js';
+import { cuda } from '../devices/cuda.js';
 
 /** A device that a suite runs on. */
 export type TestDevice = 'cpu' | 'cuda';

@@ -8,12 +8,12 @@
  */
 import { ftruncateSync, openSync, writeSync } from 'node:fs';
 import { describeValue } from '../../src/describe.js';
+import { camelCase } from '../../src/dispatch/op.js';
+import { refusal } from '../../src/dispatch/unsafe-operators.js';
 import { overloads } from '../../src/generated/overloads.js';
 import * as torch from '../../src/index.js';
 import { native, type OperatorSchema } from '../../src/native/index.js';
-import { camelCase } from '../../src/op.js';
-import { surfaceFunction } from '../../src/surface.js';
-import { refusal } from '../../src/unsafe-operators.js';
+import { surfaceFunction } from '../../src/tensor/surface.js';
 import { Dice, valueFor } from './values.js';
 
 interface Target {

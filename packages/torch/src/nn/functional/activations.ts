@@ -1,5 +1,5 @@
 import { FmoeError } from '../../errors.js';
-import type { Tensor } from '../../tensor.js';
+import type { Tensor } from '../../tensor/tensor.js';
 import { checkChoice } from '../check.js';
 import { diagnose, requireDim, requireFloating, requireShape, requireTensors, shapeOf } from '../diagnose.js';
 import { lazyOperator } from '../lazy-operator.js';

@@ -1,5 +1,5 @@
 import { FmoeError } from '../../errors.js';
-import type { Tensor } from '../../tensor.js';
+import type { Tensor } from '../../tensor/tensor.js';
 import {
   diagnose,
   requireDtype,

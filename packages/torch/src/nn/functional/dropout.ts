@@ -1,4 +1,4 @@
-import type { Tensor } from '../../tensor.js';
+import type { Tensor } from '../../tensor/tensor.js';
 import { checkProbability } from '../check.js';
 import { diagnose, requireFloating, requireTensors } from '../diagnose.js';
 import { lazyOperator } from '../lazy-operator.js';

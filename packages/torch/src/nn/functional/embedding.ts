@@ -1,7 +1,7 @@
 import { noGrad } from '../../autograd/index.js';
 import { FmoeError } from '../../errors.js';
 import { tidy } from '../../scope.js';
-import type { Tensor } from '../../tensor.js';
+import type { Tensor } from '../../tensor/tensor.js';
 import {
   diagnose,
   requireDtype,

@@ -1,6 +1,6 @@
 import { FmoeError } from '../../errors.js';
 import { tidy } from '../../scope.js';
-import type { Tensor } from '../../tensor.js';
+import type { Tensor } from '../../tensor/tensor.js';
 import { checkChoice, checkNumber, type Reduction } from '../check.js';
 import {
   diagnose,
