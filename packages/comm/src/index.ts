@@ -1,2 +1,3 @@
 export { LocalGroup } from './groups/local-group.js';
 export type { ProcessGroup, ReduceOp } from './groups/process-group.js';
+export * from './rendezvous/index.js';

@@ -1,0 +1,2 @@
+export type { LauncherName } from './launchers.js';
+export { type Rendezvous, readRendezvous } from './read-rendezvous.js';
