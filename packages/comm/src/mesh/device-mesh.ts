@@ -5,7 +5,7 @@ export interface World<Group> {
   readonly rank: number;
   readonly size: number;
   /** Makes a group of the ranks that give the same color, ordered by key. Every rank calls it. */
-  split(color: number, key: number): Group | null;
+  split(color: number, key: number, name: string): Group | null;
 }
 
 /**
@@ -42,7 +42,7 @@ export class DeviceMesh<Group> {
       const key = this.#key(along);
       if (this.#groups.has(key)) continue;
       // A color that is not negative always gives a group.
-      this.#groups.set(key, world.split(colorOf(world.rank, this.shape, along), world.rank)!);
+      this.#groups.set(key, world.split(colorOf(world.rank, this.shape, along), world.rank, key || 'alone')!);
     }
   }
 
@@ -77,7 +77,7 @@ export class DeviceMesh<Group> {
 
   /** Axes of size 1 do not change who belongs to a group. */
   #key(along: readonly Axis[]): string {
-    return axes.filter((axis) => along.includes(axis) && this.shape[axis] > 1).join(' ');
+    return axes.filter((axis) => along.includes(axis) && this.shape[axis] > 1).join('×');
   }
 }
 
