@@ -28,6 +28,7 @@ export function loadBinding(): NativeBinding {
     const message = loader.open(path);
     if (message !== null) throw new FmoeError('ERR_SETUP', `cannot load ${path}: ${message}`);
   };
+  shortenSpinning();
   openLibrary(join(libtorch.libDir, 'libc10.so'));
   openLibrary(join(libtorch.libDir, 'libtorch_cpu.so'));
   // CUDA must be there before the first operator. Where it cannot load, the CPU works on; `fmoe doctor` says why.
@@ -42,6 +43,15 @@ export function loadBinding(): NativeBinding {
       cause: error,
     });
   }
+}
+
+/**
+ * Threads that wait for each other sleep after some microseconds. By default GNU's OpenMP spins for milliseconds, so that one
+ * other busy process makes a training step ten times slower; alone, a step takes the same time either way. OpenMP reads
+ * this once, when libtorch is opened.
+ */
+function shortenSpinning(): void {
+  if (process.env['OMP_WAIT_POLICY'] === undefined) process.env['GOMP_SPINCOUNT'] ??= '1000';
 }
 
 /** Bytes of swap space, 0 where that is not told. */
