@@ -1,21 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
-import * as models from '@fmoe/models';
 import * as training from '@fmoe/models/training';
 import * as torch from '@fmoe/torch';
-import * as setup from '@fmoe/torch/setup';
-import { createJiti } from 'jiti';
-
-/**
- * What a configuration file may import of this library: this command's own copy, so that a file needs no installation beside
- * it and never loads the binding a second time.
- */
-const ownPackages = {
-  '@fmoe/models': models,
-  '@fmoe/models/training': training,
-  '@fmoe/torch': torch,
-  '@fmoe/torch/setup': setup,
-};
+import { loadModule } from './load-module.js';
 
 /**
  * Loads a configuration file: TypeScript or JavaScript with a default export, or JSON.
@@ -45,10 +32,9 @@ function readJson(path: string): unknown {
 }
 
 async function importDefault(path: string): Promise<unknown> {
-  const jiti = createJiti(import.meta.url, { virtualModules: ownPackages, fsCache: false });
   let loaded: unknown;
   try {
-    loaded = await jiti.import(path, { default: true });
+    loaded = await loadModule(path, { default: true });
   } catch (cause) {
     if (torch.FmoeError.isInstance(cause)) throw cause;
     throw new torch.FmoeError('ERR_CONFIG', `${path} does not load: ${(cause as Error).message}`, { cause });

@@ -3,7 +3,9 @@ import { Command, CommanderError } from 'commander';
 import { addDoctor } from './commands/doctor.js';
 import { addEval } from './commands/eval.js';
 import { addGenerate } from './commands/generate.js';
+import { addLaunch } from './commands/launch.js';
 import { addPlot } from './commands/plot.js';
+import { addRun } from './commands/run.js';
 import { addTrain } from './commands/train.js';
 import type { Context } from './context.js';
 import { type Output, standardOutput } from './output.js';
@@ -16,7 +18,7 @@ const { version } = createRequire(import.meta.url)('../package.json') as { versi
  *
  * @param args what follows `fmoe`
  * @param output where to write; the process's own streams when left out
- * @returns the exit code: 0, 1 after any error, 130 or 143 when a signal stopped a training
+ * @returns the exit code: 0, 1 after any error, 130 or 143 when a signal stopped a training, that of the rank that failed
  */
 export async function runCli(args: readonly string[], output: Output = standardOutput): Promise<number> {
   let exitCode = 0;
@@ -30,12 +32,15 @@ export async function runCli(args: readonly string[], output: Output = standardO
     .description('Train Mixture-of-Experts models.')
     .version(version)
     .exitOverride()
+    // What follows a script belongs to the script.
+    .enablePositionalOptions()
     .configureOutput({
       writeOut: (text) => output.out.write(text),
       // Reported below, in the form of all other errors.
       writeErr: () => {},
     });
-  for (const add of [addTrain, addEval, addGenerate, addPlot, addDoctor]) add(program, context);
+  for (const add of [addTrain, addEval, addGenerate, addPlot, addLaunch, addRun, addDoctor])
+    add(program, context);
   try {
     await program.parseAsync(args, { from: 'user' });
     return exitCode;
