@@ -1,9 +1,9 @@
 """Time of the operators against the same work in plain PyTorch, on this machine's CPU.
 
-    python bench_cpu.py [--threads 2] [--library PATH] [--json PATH]
+    python bench_cpu.py [--only mlp] [--threads 2] [--library PATH] [--json PATH]
 
-Variants run interleaved, so that other load hits all alike; the figure is the median. R rows, D width, H hidden,
-E experts, T tokens, K choices a token.
+Variants run interleaved, so that other load hits all alike; the figure is the median, of ratios that of the rounds' ratios.
+R rows, D width, H hidden, E experts, T tokens, K choices a token.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from moe_mlp import LIBRARY
 fmoe = torch.ops.fmoe
 
 
-def interleaved(variants, repeats):
+def rounds(variants, repeats):
+    """The times of each variant in microseconds, one for each round."""
     for run in variants.values():
         run()
     times = {name: [] for name in variants}
@@ -26,8 +27,17 @@ def interleaved(variants, repeats):
         for name, run in variants.items():
             start = time.perf_counter()
             run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
+            times[name].append((time.perf_counter() - start) * 1e6)
+    return times
+
+
+def medians(times):
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def ratio(times, above, below):
+    """How many times as long `above` took, the median over the rounds."""
+    return statistics.median(a / b for a, b in zip(times[above], times[below]))
 
 
 def route(tokens, choices, experts, skewed):
@@ -103,39 +113,94 @@ def row_cases(dtype, tokens, choices, width, experts):
     }
 
 
+def mlp_cases(tokens, width, hidden, experts, choices):
+    """The fused expert MLP, a loop over experts, and as many FLOPs in dense products over all rows at once."""
+    top_idx, plan = route(tokens, choices, experts, False)
+    x = torch.randn(tokens, width, requires_grad=True)
+    w1 = (torch.randn(experts, hidden, width) / width**0.5).requires_grad_()
+    w2 = (torch.randn(experts, width, hidden) / hidden**0.5).requires_grad_()
+    b1, b2 = (torch.zeros(experts, n, requires_grad=True) for n in (hidden, width))
+    score = torch.rand(tokens, choices, requires_grad=True)
+    leaves, grad = (x, w1, b1, w2, b2, score), torch.randn(tokens, width)
+    rows, inner, up, down = (torch.randn(s) for s in (
+        (tokens * choices, width), (tokens * choices, hidden), (width, hidden), (hidden, width)))
+
+    def ours():
+        _, offsets, row_slot, slot_row = fmoe.route_plan(top_idx, experts)
+        return fmoe.moe_mlp(x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, "gelu")
+
+    def loop():
+        y = torch.zeros(tokens, width)
+        # unbind: indexing would write a whole gradient of all experts for each of them.
+        for expert, (u, c, d, e) in enumerate(zip(w1.unbind(), b1.unbind(), w2.unbind(), b2.unbind())):
+            token, choice = torch.where(top_idx == expert)
+            active = torch.nn.functional.gelu(torch.nn.functional.linear(x[token], u, c))
+            out = torch.nn.functional.linear(active, d, e)
+            y = y.index_add(0, token, out * score[token, choice, None])
+        return y
+
+    def dense_forward():
+        return rows @ up, inner @ down
+
+    def dense():
+        return dense_forward(), inner @ up.t(), rows @ down.t(), rows.t() @ inner, inner.t() @ rows
+
+    both = lambda function: lambda: torch.autograd.grad(function(), leaves, grad)
+    return {"fmoe forward": ours, "loop forward": loop, "dense mm forward": dense_forward, "fmoe both": both(ours),
+            "loop both": both(loop), "dense mm both": dense}
+
+
+def linear_results(repeats):
+    cases = [(torch.float32, 2048, 128, 256, 8, False), (torch.float32, 2048, 128, 256, 8, True),
+             (torch.float32, 8192, 512, 2048, 8, False), (torch.float32, 2048, 128, 256, 64, False),
+             (torch.bfloat16, 2048, 128, 256, 8, False), (torch.float16, 2048, 128, 256, 8, False)]
+    for dtype, rows, width, hidden, experts, skewed in cases:
+        work = 2 * rows * width * hidden
+        times = medians(rounds(linear_cases(dtype, rows, width, hidden, experts, skewed),
+                               repeats if work < 1e9 else max(3, repeats // 8)))
+        yield {"case": f"grouped linear {str(dtype)[6:]} R{rows} D{width} H{hidden} E{experts}{' skewed' * skewed}",
+               "microseconds": times,
+               "gflops": {n: work * (3 if "both" in n else 1) / t / 1e3 for n, t in times.items()}}
+
+
+def row_results(repeats):
+    for dtype, tokens, choices, width, experts in [(torch.float32, 1024, 2, 128, 8), (torch.float32, 4096, 2, 512, 8),
+                                                   (torch.bfloat16, 4096, 2, 512, 8), (torch.float32, 16384, 8, 128, 64)]:
+        times = medians(rounds(row_cases(dtype, tokens, choices, width, experts), repeats))
+        yield {"case": f"rows {str(dtype)[6:]} T{tokens} K{choices} D{width} E{experts}", "microseconds": times}
+
+
+def mlp_results(repeats):
+    for shape in [(2048, 256, 512, 16, 2), (4096, 512, 2048, 8, 2)]:
+        times = rounds(mlp_cases(*shape), max(5, repeats // 2))
+        yield {"case": "mlp float32 T{} D{} H{} E{} K{}".format(*shape), "microseconds": medians(times), "ratios": {
+            "speed against the loop over experts, forward + backward": ratio(times, "loop both", "fmoe both"),
+            "speed against dense products of as many FLOPs": ratio(times, "dense mm both", "fmoe both"),
+            "speed of the loop against the dense products": ratio(times, "dense mm both", "loop both")}}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--library", default=LIBRARY)
+    parser.add_argument("--only", default="linear,rows,mlp", help="which cases, with commas between them")
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.ops.load_library(options.library)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     results = {"torch": torch.__version__, "threads": options.threads, "cases": []}
-    linear = [(torch.float32, 2048, 128, 256, 8, False), (torch.float32, 2048, 128, 256, 8, True),
-              (torch.float32, 8192, 512, 2048, 8, False), (torch.float32, 2048, 128, 256, 64, False),
-              (torch.bfloat16, 2048, 128, 256, 8, False), (torch.float16, 2048, 128, 256, 8, False)]
-    for dtype, rows, width, hidden, experts, skewed in linear:
-        work = 2 * rows * width * hidden
-        repeats = options.repeats if work < 1e9 else max(3, options.repeats // 8)
-        times = interleaved(linear_cases(dtype, rows, width, hidden, experts, skewed), repeats)
-        case = {"case": f"grouped linear {str(dtype)[6:]} R{rows} D{width} H{hidden} E{experts}{' skewed' * skewed}",
-                "microseconds": times,
-                "gflops": {n: work * (3 if "both" in n else 1) / t / 1e3 for n, t in times.items()}}
-        results["cases"].append(case)
-        print(case["case"])
-        for name, t in times.items():
-            print(f"    {name:20s} {t:10.0f} us {case['gflops'][name]:7.0f} GFLOP/s")
-    for dtype, tokens, choices, width, experts in [(torch.float32, 1024, 2, 128, 8), (torch.float32, 4096, 2, 512, 8),
-                                                   (torch.bfloat16, 4096, 2, 512, 8), (torch.float32, 16384, 8, 128, 64)]:
-        times = interleaved(row_cases(dtype, tokens, choices, width, experts), options.repeats)
-        case = {"case": f"rows {str(dtype)[6:]} T{tokens} K{choices} D{width} E{experts}", "microseconds": times}
-        results["cases"].append(case)
-        print(case["case"])
-        for name, t in times.items():
-            print(f"    {name:20s} {t:10.0f} us")
+    cases = {"linear": linear_results, "rows": row_results, "mlp": mlp_results}
+    for name in options.only.split(","):
+        for case in cases[name](options.repeats):
+            results["cases"].append(case)
+            print(case["case"])
+            for variant, microseconds in case["microseconds"].items():
+                speed = f" {case['gflops'][variant]:7.0f} GFLOP/s" if "gflops" in case else ""
+                print(f"    {variant:20s} {microseconds:10.0f} us{speed}")
+            for what, value in case.get("ratios", {}).items():
+                print(f"    {what}: {value:.2f}")
     if options.json:
         with open(options.json, "w") as file:
             json.dump(results, file, indent=1)

@@ -231,8 +231,9 @@ ops::MoeMlpGrads moe_mlp_backward(
     });
   });
 
-  const Tensor none = at::empty({0}, tokens.options());
-  Tensor w1_grad = none, b1_grad = none, w2_grad = none, b2_grad = none;
+  // Results may not share memory, so each unwanted one is a tensor of its own.
+  const auto none = [&] { return at::empty({0}, tokens.options()); };
+  Tensor w1_grad = none(), b1_grad = none(), w2_grad = none(), b2_grad = none();
   const auto layer_grads = [&](Tensor& weight_grad, Tensor& bias_grad, bool want_weight, bool want_bias,
                                const Tensor& row_grads, const Tensor& row_inputs) {
     if (!want_weight && !want_bias) {
@@ -242,13 +243,17 @@ ops::MoeMlpGrads moe_mlp_backward(
     const auto [weight_sum, bias_sum] = grouped_linear_weight_grad(
         row_grads, want_weight ? row_inputs : row_grads.narrow(1, 0, std::min<int64_t>(1, row_grads.size(1))),
         route.groups.offsets, want_bias);
-    weight_grad = want_weight ? weight_sum.to(dtype) : none;
-    bias_grad = want_bias ? bias_sum.to(dtype) : none;
+    if (want_weight) {
+      weight_grad = weight_sum.to(dtype);
+    }
+    if (want_bias) {
+      bias_grad = bias_sum.to(dtype);
+    }
   };
   layer_grads(w1_grad, b1_grad, want_w1, want_b1, pre_grad, inputs);
   layer_grads(w2_grad, b2_grad, want_w2, want_b2, output_grad, active);
   return {
-      want_x ? sum_of_choices(route, input_grad, Tensor(), dtype) : none, w1_grad, b1_grad, w2_grad, b2_grad,
+      want_x ? sum_of_choices(route, input_grad, Tensor(), dtype) : none(), w1_grad, b1_grad, w2_grad, b2_grad,
       want_score ? score_grad.view_as(factor).to(score.scalar_type()) : at::empty({0}, score.options())};
 }
 
