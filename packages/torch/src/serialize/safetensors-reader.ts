@@ -1,9 +1,10 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { FmoeError } from '../errors.js';
 import type { DType } from '../tensor/dtype.js';
 import { empty } from '../tensor/factories.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { fileError, withFileErrors } from './file-errors.js';
+import { readExactly } from './read-exactly.js';
 import { fromStoredDType, type StoredDType } from './safetensors-dtypes.js';
 import { LENGTH_BYTES, parseHeader, parseHeaderLength, type TensorEntry } from './safetensors-header.js';
 import { eachChunk } from './tensor-bytes.js';
@@ -156,14 +157,6 @@ export class SafetensorsFile {
   #read(bytes: Uint8Array, position: number): void {
     const file = this.#file;
     if (file === undefined) throw fileError(OP, this.path, 'the file was closed already.');
-    withFileErrors(OP, this.path, 'read it', () => {
-      let done = 0;
-      while (done < bytes.length) {
-        const count = readSync(file, bytes, done, bytes.length - done, position + done);
-        if (count === 0)
-          throw fileError(OP, this.path, `it ends at byte ${position + done}, while being read.`);
-        done += count;
-      }
-    });
+    readExactly(OP, this.path, file, bytes, position);
   }
 }
