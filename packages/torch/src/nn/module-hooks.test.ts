@@ -31,6 +31,17 @@ describe('forward hooks', () => {
     });
   });
 
+  it('are known to the module while they are registered', () => {
+    const module = new Add();
+    expect(module.hasForwardHooks).toBe(false);
+    const handles = [module.registerForwardPreHook(() => {}), module.registerForwardHook(() => {})];
+    for (const handle of handles) {
+      expect(module.hasForwardHooks).toBe(true);
+      handle.remove();
+    }
+    expect(module.hasForwardHooks).toBe(false);
+  });
+
   it('do not run when forward is called directly', () => {
     torch.tidy(() => {
       const module = new Add();

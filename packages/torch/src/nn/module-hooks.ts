@@ -19,6 +19,10 @@ export class ModuleHooks {
   readonly #before = new Set<{ hook: ForwardPreHook }>();
   readonly #after = new Set<{ hook: ForwardHook }>();
 
+  get isEmpty(): boolean {
+    return this.#before.size === 0 && this.#after.size === 0;
+  }
+
   addBefore(hook: ForwardPreHook): HookHandle {
     return add(this.#before, hook);
   }

@@ -281,6 +281,11 @@ export class Module {
     return this.#hooks.addAfter(hook);
   }
 
+  /** Whether hooks are registered on this module itself. A layer that computes its children's work fused asks it. */
+  get hasForwardHooks(): boolean {
+    return this.#hooks !== undefined && !this.#hooks.isEmpty;
+  }
+
   // --- printing ------------------------------------------------------------------------------------------------------
 
   /** The settings shown in the printed tree; subclasses override it. */
