@@ -1,9 +1,12 @@
 // Installs each package as a stranger would: packed tarballs in an empty folder outside the checkout, with only the packages
 // below it and an empty FMOE_HOME, then `npx fmoe-setup` and a small program.
 //
-//   node scripts/check-packages.mjs [package ...]      default: all, lowest first
+//   node scripts/check-packages.mjs [package ...]      default: all, lowest first, then the examples
+//
+// `examples` installs the two plug-ins of examples/ beside all packages, runs their tests there, and trains with them by name.
+// FMOE_CHECK_HOME names a filled FMOE_HOME to use in the place of an empty one.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLog } from '../packages/torch/setup/index.mjs';
@@ -56,6 +59,31 @@ const programs = {
   cli: { lines: null, prints: 'libtorch' },
 };
 
+/** A training of seconds. */
+const tinyConfig = {
+  name: 'tiny',
+  device: 'cpu',
+  data: { kind: 'text', train: 'train.txt', valid: 'valid.txt', test: 'test.txt' },
+  model: {
+    kind: 'transformer-xl',
+    nLayer: 1,
+    nHead: 2,
+    dModel: 16,
+    dInner: 16,
+    memLen: 8,
+    moe: { numExpert: 4 },
+  },
+  training: { steps: 4, batchSize: 2, tgtLen: 8, optimizer: { kind: 'adam', lr: 1e-2 } },
+  evaluation: { batchSize: 2 },
+  logging: { every: 2 },
+};
+
+/** The plug-ins: packages under examples/, with an option of `fmoe train` that names each. */
+const plugins = {
+  'hash-gate': '--gate=@fmoe-examples/hash-gate#HashGate',
+  'kan-expert': '--expert=@fmoe-examples/kan-expert#KANExpert',
+};
+
 const log = createLog();
 const work = mkdtempSync(join(tmpdir(), 'fmoe-packages-'));
 const tarballs = join(work, 'tarballs');
@@ -67,22 +95,56 @@ const chosen = process.argv.length > 2 ? names.filter((name) => process.argv.inc
 const run = (program, args, cwd, env = process.env) =>
   execFileSync(program, args, { cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 
+/** An empty project with some tarballs in it. @param {string} name @param {string[]} files @param {string[]} others */
+const project = (name, files, others = []) => {
+  const folder = join(work, name);
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ private: true, type: 'module' }));
+  const env = { ...process.env, FMOE_HOME: process.env['FMOE_CHECK_HOME'] ?? join(work, `home-${name}`) };
+  const install = async () => {
+    run('npm', ['install', '--no-audit', '--no-fund', ...files, ...others], folder, env);
+    run('npx', ['fmoe-setup'], folder, env);
+  };
+  return { folder, env, install };
+};
+
+/** @param {readonly string[]} layers */
+const tarballsOf = (layers) =>
+  readdirSync(tarballs)
+    .filter((file) => layers.some((layer) => file.startsWith(`fmoe-${layer}-`)))
+    .map((file) => join(tarballs, file));
+
+async function checkExamples() {
+  const files = tarballsOf([...names, ...Object.keys(plugins).map((name) => `examples-${name}`)]);
+  const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  const { folder, env, install } = project('examples', files, [`vitest@${devDependencies.vitest}`]);
+  await log.step('the examples beside all packages', install);
+  for (const name of Object.keys(plugins)) {
+    // Vitest runs nothing inside node_modules: the tests are copied, and find what they test by its name.
+    cpSync(join(folder, 'node_modules/@fmoe-examples', name, 'test'), join(folder, 'test', name), {
+      recursive: true,
+    });
+  }
+  run('npx', ['vitest', 'run', '--pool=forks'], folder, env);
+  const text = Array.from({ length: 400 }, (_, i) => `line ${i % 37}`).join('\n');
+  for (const part of ['train', 'valid', 'test']) writeFileSync(join(folder, `${part}.txt`), text);
+  writeFileSync(join(folder, 'tiny.json'), JSON.stringify(tinyConfig));
+  const printed = run('npx', ['fmoe', 'train', '-c', 'tiny.json', ...Object.values(plugins)], folder, env);
+  for (const expected of [/#KANExpert, top-2, .*#HashGate gate/, /test {2}bits per character/]) {
+    if (!expected.test(printed)) throw new Error(`fmoe train printed ${printed}, expected ${expected}`);
+  }
+  console.log('    the examples pass their tests and train by name');
+}
+
 try {
   for (const name of names)
     run('npm', ['pack', '--silent', '--pack-destination', tarballs], join(root, 'packages', name));
+  for (const name of Object.keys(plugins))
+    run('npm', ['pack', '--silent', '--pack-destination', tarballs], join(root, 'examples', name));
   for (const name of chosen) {
     const below = names.slice(0, names.indexOf(name) + 1);
-    const files = readdirSync(tarballs)
-      .filter((file) => below.some((layer) => file.startsWith(`fmoe-${layer}-`)))
-      .map((file) => join(tarballs, file));
-    const folder = join(work, name);
-    mkdirSync(folder);
-    writeFileSync(join(folder, 'package.json'), JSON.stringify({ private: true, type: 'module' }));
-    const env = { ...process.env, FMOE_HOME: join(work, `home-${name}`) };
-    await log.step(`@fmoe/${name} with ${below.length - 1} packages below it`, async () => {
-      run('npm', ['install', '--no-audit', '--no-fund', ...files], folder, env);
-      run('npx', ['fmoe-setup'], folder, env);
-    });
+    const { folder, env, install } = project(name, tarballsOf(below));
+    await log.step(`@fmoe/${name} with ${below.length - 1} packages below it`, install);
     const { lines, prints } = programs[name];
     if (lines) writeFileSync(join(folder, 'program.js'), lines.join('\n'));
     const printed = lines
@@ -90,8 +152,9 @@ try {
       : run('npx', ['fmoe', 'doctor'], folder, env);
     if (!printed.includes(prints)) throw new Error(`@fmoe/${name} printed ${printed}, expected ${prints}`);
     console.log(`    @fmoe/${name}: ${lines ? printed.trim() : 'fmoe doctor ran'}`);
-    rmSync(join(work, `home-${name}`), { recursive: true, force: true });
+    for (const used of [folder, home]) rmSync(used, { recursive: true, force: true });
   }
+  if (process.argv.length === 2 || process.argv.includes('examples')) await checkExamples();
 } finally {
   rmSync(work, { recursive: true, force: true });
 }
