@@ -95,12 +95,14 @@ const chosen = process.argv.length > 2 ? names.filter((name) => process.argv.inc
 const run = (program, args, cwd, env = process.env) =>
   execFileSync(program, args, { cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 
-/** An empty project with some tarballs in it. @param {string} name @param {string[]} files @param {string[]} others */
-const project = (name, files, others = []) => {
-  const folder = join(work, name);
+/** An empty project, in the place of the one before, for some tarballs. @param {string[]} files @param {string[]} others */
+const project = (files, others = []) => {
+  const folder = join(work, 'project');
+  const home = join(work, 'home');
+  for (const used of [folder, home]) rmSync(used, { recursive: true, force: true });
   mkdirSync(folder);
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ private: true, type: 'module' }));
-  const env = { ...process.env, FMOE_HOME: process.env['FMOE_CHECK_HOME'] ?? join(work, `home-${name}`) };
+  const env = { ...process.env, FMOE_HOME: process.env['FMOE_CHECK_HOME'] ?? home };
   const install = async () => {
     run('npm', ['install', '--no-audit', '--no-fund', ...files, ...others], folder, env);
     run('npx', ['fmoe-setup'], folder, env);
@@ -117,7 +119,7 @@ const tarballsOf = (layers) =>
 async function checkExamples() {
   const files = tarballsOf([...names, ...Object.keys(plugins).map((name) => `examples-${name}`)]);
   const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
-  const { folder, env, install } = project('examples', files, [`vitest@${devDependencies.vitest}`]);
+  const { folder, env, install } = project(files, [`vitest@${devDependencies.vitest}`]);
   await log.step('the examples beside all packages', install);
   for (const name of Object.keys(plugins)) {
     // Vitest runs nothing inside node_modules: the tests are copied, and find what they test by its name.
@@ -143,7 +145,7 @@ try {
     run('npm', ['pack', '--silent', '--pack-destination', tarballs], join(root, 'examples', name));
   for (const name of chosen) {
     const below = names.slice(0, names.indexOf(name) + 1);
-    const { folder, env, install } = project(name, tarballsOf(below));
+    const { folder, env, install } = project(tarballsOf(below));
     await log.step(`@fmoe/${name} with ${below.length - 1} packages below it`, install);
     const { lines, prints } = programs[name];
     if (lines) writeFileSync(join(folder, 'program.js'), lines.join('\n'));
@@ -152,7 +154,6 @@ try {
       : run('npx', ['fmoe', 'doctor'], folder, env);
     if (!printed.includes(prints)) throw new Error(`@fmoe/${name} printed ${printed}, expected ${prints}`);
     console.log(`    @fmoe/${name}: ${lines ? printed.trim() : 'fmoe doctor ran'}`);
-    for (const used of [folder, home]) rmSync(used, { recursive: true, force: true });
   }
   if (process.argv.length === 2 || process.argv.includes('examples')) await checkExamples();
 } finally {
