@@ -1,17 +1,27 @@
-/** Shape letters: D model width, R routed rows. */
+/** Shape letters: T tokens, D model width, E experts, K top-k, R routed rows. */
 import type { RoutePlan } from '@fmoe/kernels';
-import type { nn, Tensor } from '@fmoe/torch';
-import { type ExpertSource, isList, makeExperts } from './experts/expert-factory.js';
+import { FmoeError, nn, Tensor } from '@fmoe/torch';
+import { countOf, type ExpertSources, makeExperts } from './experts/expert-factory.js';
+import { ExpertMLP } from './experts/expert-mlp.js';
 import { runExperts } from './experts/run-experts.js';
 import { MoELayer, type MoEOptions } from './moe-layer.js';
+import type { Nest } from './nest.js';
 
-/** Settings of {@link FMoE}. */
+/** Settings of {@link FMoE}: either `expert` or `experts`. */
 export interface FMoEOptions extends MoEOptions {
   /**
-   * The experts: a module class or a function, called `numExpert` times, or a list of them, one for each expert. An
-   * expert maps `[r, D]` to `[r, D']` for any number of rows, zero included.
+   * The experts: a module class or a function, called `numExpert` times, or a list of classes, functions and modules, one for
+   * each expert. An expert maps `[r, D]` to `[r, D']` for any number of rows, zero included. One whose `forward` names two
+   * parameters gets the number of rows as well, `[1]` int64.
    */
-  expert: ExpertSource | readonly ExpertSource[];
+  expert?: ExpertSources;
+  /**
+   * All experts as one module, or a function that makes it, called with the rows `[R, D]` that are grouped by expert and their
+   * offsets `[E+1]`.
+   */
+  experts?: nn.Module | ((numExpert: number, dModel: number) => nn.Module);
+  /** Use the fused operator where it can be. Default true; see {@link FMoE.fused}. */
+  fused?: boolean;
 }
 
 /**
@@ -25,16 +35,67 @@ export interface FMoEOptions extends MoEOptions {
  * }
  * const layer = new FMoE({ numExpert: 4, dModel: 16, topK: 2, expert: Expert });
  */
-export class FMoE extends MoELayer {
-  readonly experts: nn.ModuleList;
+export class FMoE<Input extends Nest = Tensor, Output extends Nest = Input> extends MoELayer<Input, Output> {
+  /** A list with a module for each expert, or one module that computes them all. */
+  readonly experts: nn.Module;
+  /**
+   * Whether experts of the class {@link ExpertMLP} are computed by one operator together with the way there and back, where
+   * nothing forces the steps one by one. The numbers are the same. It has first derivatives only: set this to false for
+   * second ones.
+   */
+  fused: boolean;
 
-  /** @throws FmoeError `ERR_ARGUMENT` for wrong sizes, `topK > numExpert`, or sources that make no gate or expert. */
+  /** @throws FmoeError `ERR_ARGUMENT` for wrong sizes, `topK` above the experts, or sources that make no gate or expert. */
   constructor(options: FMoEOptions) {
-    super(isList(options.expert) ? { ...options, numExpert: options.expert.length } : options);
-    this.experts = makeExperts(options.expert, this.numExpert, this.dModel);
+    const { expert, experts } = options;
+    super({ ...options, ...(countOf(expert) !== undefined && { numExpert: countOf(expert) as number }) });
+    const owner = new.target.name;
+    if ((expert === undefined) === (experts === undefined)) {
+      throw new FmoeError('ERR_ARGUMENT', `${owner}: give either expert or experts.`, {
+        op: owner,
+        argument: 'expert',
+      });
+    }
+    this.experts = expert
+      ? makeExperts(owner, expert, this.numExpert, this.dModel)
+      : checkModule(owner, made(experts, this.numExpert, this.dModel), this.numExpert);
+    this.fused = options.fused ?? true;
   }
 
-  protected override runExperts(rows: Tensor, plan: RoutePlan): Tensor {
-    return runExperts(this.experts, rows, plan.offsets);
+  override expertFn(rows: Input, offsets: Tensor): Output {
+    if (!(this.experts instanceof nn.ModuleList)) return this.experts.call(rows, offsets) as Output;
+    return runExperts(this.owner, this.experts, rows, offsets) as Output;
   }
+
+  /** Whether the experts run as one fused operator, as things stand. */
+  get isFused(): boolean {
+    const isAlone = this.moeGroup === null || this.moeGroup.size === 1;
+    return (
+      this.fused &&
+      isAlone &&
+      this.expertFn === FMoE.prototype.expertFn &&
+      this.experts instanceof ExpertMLP &&
+      this.experts.fusedActivation !== null
+    );
+  }
+
+  protected override throughExperts(x: Input, topScore: Tensor, plan: RoutePlan): Output {
+    if (!(x instanceof Tensor && this.isFused)) return super.throughExperts(x, topScore, plan);
+    return (this.experts as ExpertMLP).runFused(x, topScore, plan) as Nest as Output;
+  }
+}
+
+function made(experts: FMoEOptions['experts'], numExpert: number, dModel: number): unknown {
+  return typeof experts === 'function' ? experts(numExpert, dModel) : experts;
+}
+
+function checkModule(owner: string, experts: unknown, numExpert: number): nn.Module {
+  const fail = (problem: string): never => {
+    throw new FmoeError('ERR_ARGUMENT', `${owner}: experts ${problem}`, { op: owner, argument: 'experts' });
+  };
+  if (!(experts instanceof nn.Module)) return fail('must be one nn.Module that computes all experts.');
+  if (experts instanceof nn.ModuleList && experts.length !== numExpert) {
+    return fail(`is a list of ${experts.length} modules, but numExpert is ${numExpert}.`);
+  }
+  return experts;
 }

@@ -1,6 +1,12 @@
 export * from './balance/index.js';
+export * from './checkpoint/index.js';
 export * from './experts/index.js';
 export { FMoE, type FMoEOptions } from './fmoe.js';
 export { FMoETransformerMLP, type FMoETransformerMLPOptions } from './fmoe-transformer-mlp.js';
 export * from './gates/index.js';
-export { MoELayer, type MoEOptions } from './moe-layer.js';
+export * from './inspect/index.js';
+export type { MaskValues } from './mask.js';
+export { type GateHook, MoELayer, type MoEOptions } from './moe-layer.js';
+export type { Nest } from './nest.js';
+export { markModuleParallelComm, type TaggedParameter } from './parallel-comm.js';
+export type { SliceGroup } from './slice-group.js';

@@ -7,34 +7,63 @@ export type ExpertSource =
     ) => nn.Module)
   | ((dModel: number, index: number) => nn.Module);
 
+/** The experts of a layer: one source for all of them, or a list with a source or a made module for each. */
+export type ExpertSources = ExpertSource | readonly (ExpertSource | nn.Module)[];
+
 /**
  * The expert modules of a layer: one of each entry of a list, or `numExpert` of a single source.
  *
- * @throws FmoeError `ERR_ARGUMENT` when a source makes no module.
+ * @throws FmoeError `ERR_ARGUMENT` when a source makes no module, or one module is given twice.
  */
 export function makeExperts(
-  source: ExpertSource | readonly ExpertSource[],
+  owner: string,
+  source: ExpertSources,
   numExpert: number,
   dModel: number,
 ): nn.ModuleList {
   const sources = isList(source) ? source : Array.from({ length: numExpert }, () => source);
-  return new nn.ModuleList(
-    sources.map((make, index) => {
-      const expert: unknown = isClass(make) ? new make(dModel) : make(dModel, index);
-      if (expert instanceof nn.Module) return expert;
-      throw new FmoeError('ERR_ARGUMENT', `FMoE: expert ${index} is no nn.Module.`, {
-        op: 'FMoE',
-        argument: 'expert',
-      });
-    }),
+  const experts = sources.map((make, index) => makeExpert(owner, make, dModel, index));
+  if (new Set(experts).size === experts.length) return new nn.ModuleList(experts);
+  throw new FmoeError(
+    'ERR_ARGUMENT',
+    `${owner}: two experts are the same module. Give a class or a function, or a module of its own for each expert.`,
+    { op: owner, argument: 'expert' },
   );
 }
 
-/** Whether a list of different experts was given, which then says how many there are. */
-export function isList(source: unknown): source is readonly ExpertSource[] {
+/** A module from a source. */
+export function makeExpert(
+  owner: string,
+  source: ExpertSource | nn.Module,
+  dModel: number,
+  index: number,
+  argument = 'expert',
+): nn.Module {
+  const made: unknown =
+    source instanceof nn.Module
+      ? source
+      : isClass(source)
+        ? new source(dModel)
+        : typeof source === 'function'
+          ? source(dModel, index)
+          : undefined;
+  if (made instanceof nn.Module) return made;
+  throw new FmoeError(
+    'ERR_ARGUMENT',
+    `${owner}: ${argument} ${index} is no nn.Module, nor a class or a function that makes one.`,
+    { op: owner, argument },
+  );
+}
+
+/** How many experts a list of them names, or undefined for a single source. */
+export function countOf(source: ExpertSources | undefined): number | undefined {
+  return isList(source) ? source.length : undefined;
+}
+
+function isList(source: unknown): source is readonly (ExpertSource | nn.Module)[] {
   return Array.isArray(source);
 }
 
-function isClass(source: ExpertSource): source is new (dModel: number) => nn.Module {
-  return source.prototype instanceof nn.Module;
+function isClass(source: unknown): source is new (dModel: number) => nn.Module {
+  return typeof source === 'function' && source.prototype instanceof nn.Module;
 }

@@ -1,6 +1,6 @@
 /** Shape letters: E local experts, R routed rows. */
 import { groupedLinear } from '@fmoe/kernels';
-import { empty, nn, type Tensor } from '@fmoe/torch';
+import { empty, nn, type Tensor, tidy } from '@fmoe/torch';
 import { checkSize } from '../check.js';
 
 /** Settings of {@link FMoELinear}. */
@@ -32,8 +32,9 @@ export class FMoELinear extends nn.Module {
     this.numExpert = checkSize('FMoELinear', 'numExpert', options.numExpert);
     this.inFeatures = checkSize('FMoELinear', 'inFeatures', options.inFeatures);
     this.outFeatures = checkSize('FMoELinear', 'outFeatures', options.outFeatures);
-    this.weight = new nn.Parameter(empty([this.numExpert, this.outFeatures, this.inFeatures]));
-    this.bias = (options.bias ?? true) ? new nn.Parameter(empty([this.numExpert, this.outFeatures])) : null;
+    const { numExpert, inFeatures, outFeatures, bias = true } = options;
+    this.weight = tidy(() => new nn.Parameter(empty([numExpert, outFeatures, inFeatures])));
+    this.bias = bias ? tidy(() => new nn.Parameter(empty([numExpert, outFeatures]))) : null;
     this.resetParameters();
   }
 
