@@ -149,16 +149,17 @@ export function trainSteps(model: TransformerXL, options: TrainOptions): TrainTr
  */
 function watchGate(gate: NaiveGate, forced: Tensor | undefined): () => number[] {
   let chosen: number[] = [];
-  const own = NaiveGate.prototype as unknown as { select(logits: Tensor): [Tensor, Tensor] };
-  Object.defineProperty(gate, 'select', {
+  type Choice = { topIdx: Tensor; topScore: Tensor };
+  const own = NaiveGate.prototype as unknown as { choose(logits: Tensor): Choice };
+  Object.defineProperty(gate, 'choose', {
     configurable: true,
     enumerable: false,
-    value(logits: Tensor): [Tensor, Tensor] {
-      const [topLogits, topIdx] = own.select.call(gate, logits);
-      chosen = Array.from(topIdx.cpu().contiguous().data() as BigInt64Array, Number);
-      if (forced === undefined) return [topLogits, topIdx];
-      const experts = forced.to('int64');
-      return [logits.gather(-1, experts), experts];
+    value(logits: Tensor): Choice {
+      const choice = own.choose.call(gate, logits);
+      chosen = Array.from(choice.topIdx.cpu().contiguous().data() as BigInt64Array, Number);
+      if (forced === undefined) return choice;
+      const topIdx = forced.to('int64');
+      return { topIdx, topScore: logits.gather(-1, topIdx).softmax(-1) };
     },
   });
   return () => chosen;

@@ -1,24 +1,5 @@
 /** Shape letters: T tokens, N all experts, K top-k. */
-import type { nn, Tensor } from '@fmoe/torch';
-import { stack } from '@fmoe/torch';
-
-/**
- * The balance loss N · Σ_e f_e · P_e (Lepikhin et al., GShard, arXiv 2006.16668; Fedus et al., arXiv 2101.03961): f_e is the
- * share of the slots that went to expert e, which has no gradient, and P_e the mean over the tokens of the router's
- * probability for e, softmax over all N. It is 1 for an even router and N when all tokens agree on one expert.
- *
- * @param logits the router's logits `[T, N]`, float32 or float64
- * @param counts slots per expert `[N]`, int64, such as the `counts` of a route plan
- * @param slots number of slots that were routed, T·K
- * @returns a scalar of the logits' dtype
- */
-export function balanceLoss(logits: Tensor, counts: Tensor, slots: number): Tensor {
-  const numExpert = counts.numel();
-  // No tokens: the mean over them would be 0/0.
-  if (slots === 0) return logits.sum();
-  const meanProbability = logits.softmax(-1).mean([0]);
-  return meanProbability.dot(counts.to(logits.dtype).mul(numExpert / slots));
-}
+import { type nn, stack, type Tensor, where, zeros } from '@fmoe/torch';
 
 /**
  * Squared coefficient of variation, var(v) / mean(v)², of Shazeer et al. (arXiv 1701.06538, equation 7); the variance is the
@@ -31,6 +12,20 @@ export function squaredVariation(values: Tensor): Tensor {
   return values.var({ unbiased: true }).div(values.mean().square().add(1e-10));
 }
 
+/**
+ * The sum of the scores that each expert got, `[N]` (the same, equation 6).
+ *
+ * @param topIdx `[T, K]` int64, -1 = dropped
+ * @param topScore `[T, K]`
+ */
+export function importanceOf(topIdx: Tensor, topScore: Tensor, numExpert: number): Tensor {
+  const { dtype, device } = topScore;
+  const kept = where(topIdx.ge(0), topScore, 0);
+  const shape = [topIdx.shape[0]!, numExpert];
+  // One row a token: no two numbers of a row meet in a place but zeros, so the order of additions does not matter.
+  return zeros(shape, { dtype, device }).scatterAdd(1, topIdx.clampMin(0), kept).sum([0]);
+}
+
 /** How {@link collectBalanceLoss} gathers. */
 export interface CollectOptions {
   /** Mean over the layers, so that the weight of the loss does not depend on the depth, or their sum. Default `'mean'`. */
@@ -40,7 +35,8 @@ export interface CollectOptions {
 }
 
 /**
- * Gathers what the gates of a model left as balance losses in the last forward pass: add it, times a weight, to the loss.
+ * Gathers what the gates of a model left as losses in the last forward pass: add it, times a weight, to the loss. Several
+ * losses of a gate (balance, z) are added up first, each with the weight that the gate gives it.
  *
  * @returns a scalar in the autograd graph, or null when no gate left a loss (a dense model, or evaluation mode)
  */

@@ -1,6 +1,7 @@
 import { manualSeed, nn, randn, type Tensor, tidy } from '@fmoe/torch';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { FMoETransformerMLP } from '../fmoe-transformer-mlp.js';
+import type { TokenRoute } from '../gates/route.js';
 import { collectBalanceLoss } from './balance-loss.js';
 import { readExpertLoad } from './load-statistics.js';
 
@@ -63,7 +64,8 @@ describe('load statistics', () => {
     first.eval();
     const x = randn([20, 6]);
     first.forward(x);
-    const chosen = (first.gate.forward(x).topIdx.toArray() as bigint[][]).flat();
+    const { topIdx } = first.gate.forward(x) as TokenRoute;
+    const chosen = (topIdx.toArray() as bigint[][]).flat();
     expect(first.load.read()).toEqual(
       [0n, 1n, 2n, 3n].map((expert) => chosen.filter((e) => e === expert).length),
     );

@@ -1,4 +1,4 @@
-/** Shape letters: N all experts. */
+/** Shape letters: T tokens, N all experts, K top-k. */
 import { nn, noGrad, type Tensor, zeros } from '@fmoe/torch';
 
 /**
@@ -8,18 +8,29 @@ import { nn, noGrad, type Tensor, zeros } from '@fmoe/torch';
 export class LoadStatistics extends nn.Module {
   /** `[N]` int64. Not part of the state dict. */
   declare readonly counts: Tensor;
+  /** `[1]` int64: the slots that the tokens had, those without an expert included. Not part of the state dict. */
+  declare readonly slots: Tensor;
   /** When to count: in training mode, in both modes, or not at all. */
   when: 'training' | 'always' | 'never' = 'training';
 
   constructor(numExpert: number) {
     super();
     this.registerBuffer('counts', zeros([numExpert], { dtype: 'int64' }), { persistent: false });
+    this.registerBuffer('slots', zeros([1], { dtype: 'int64' }), { persistent: false });
   }
 
-  /** Adds the counts of one forward pass, `[N]` int64. */
-  add(counts: Tensor): void {
+  /**
+   * Adds the counts of one forward pass.
+   *
+   * @param counts `[N]` int64
+   * @param slots how many slots the tokens had, T·K; what the counts lack of them was dropped. Unknown when left out.
+   */
+  add(counts: Tensor, slots?: number): void {
     if (this.when === 'never' || (this.when === 'training' && !this.training)) return;
-    noGrad(() => this.counts.add_(counts));
+    noGrad(() => {
+      this.counts.add_(counts);
+      if (slots !== undefined) this.slots.add_(slots);
+    });
   }
 
   /** Slots per expert since the last {@link reset}. On a GPU this waits for the device. */
@@ -27,9 +38,18 @@ export class LoadStatistics extends nn.Module {
     return Array.from(this.counts.cpu().data() as BigInt64Array, Number);
   }
 
+  /** The share of the slots that went to no expert, at least 0; null when it was not counted. Waits like {@link read}. */
+  readDroppedShare(): number | null {
+    const [slots] = Array.from(this.slots.cpu().data() as BigInt64Array, Number) as [number];
+    if (slots === 0) return null;
+    const routed = this.read().reduce((a, b) => a + b, 0);
+    return Math.max(0, 1 - routed / slots);
+  }
+
   /** Sets all counts to zero. */
   reset(): void {
     this.counts.zero_();
+    this.slots.zero_();
   }
 }
 

@@ -1,25 +1,17 @@
-import { autocast, nn, type Tensor } from '@fmoe/torch';
+import { autocast, type Tensor } from '@fmoe/torch';
+
+/** The dtypes that a router can compute in. */
+export const routerDtypes = ['float32', 'float64', 'bfloat16', 'float16'] as const;
+export type RouterDtype = (typeof routerDtypes)[number];
 
 /**
- * x Wᵀ + b in float32 at least: half-precision inputs are converted first, autocast does not apply, and float64 stays
+ * The tensor in the router's dtype. Without one that is float32 at least: half precision is converted, and float64 stays
  * float64. Small differences of logits decide which expert a token goes to, so the router does not share the model's low
  * precision.
- *
- * @param x `[T, D]`
- * @param weight `[N, D]`
- * @param bias `[N]` or null
- * @returns `[T, N]`
  */
-export function routerLogits(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
-  return withoutAutocast(x, () =>
-    nn.functional.linear(atLeastFloat32(x), atLeastFloat32(weight), bias && atLeastFloat32(bias)),
-  );
-}
-
-/** The tensor in float32 when it is in half precision, else itself. */
-export function atLeastFloat32(tensor: Tensor): Tensor {
-  const { dtype } = tensor;
-  return dtype === 'float16' || dtype === 'bfloat16' ? tensor.float() : tensor;
+export function toRouterDtype(tensor: Tensor, dtype: RouterDtype | null): Tensor {
+  const wanted = dtype ?? (tensor.dtype === 'float64' ? 'float64' : 'float32');
+  return tensor.dtype === wanted ? tensor : tensor.to(wanted);
 }
 
 /** Runs `body` with the autocast of the tensor's device switched off. */

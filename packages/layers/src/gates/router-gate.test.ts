@@ -1,0 +1,200 @@
+/** What all gates with a router share. Shape letters: T tokens, D model width, N all experts, K top-k. */
+import {
+  autocast,
+  getRngState,
+  manualSeed,
+  rand,
+  randn,
+  setRngState,
+  type Tensor,
+  tensor,
+} from '@fmoe/torch';
+import { describeEachDevice, expectAllClose } from '@fmoe/torch/testing';
+import { beforeEach, describe, expect, it } from 'vitest';
+import {
+  expectChoice,
+  expectGradients,
+  expectLosses,
+  forwardTokens,
+  integers,
+  matrix,
+  plainLogits,
+  prepare,
+  tokens,
+} from '../../test/gate-checks.js';
+import { balance, prune, softmax, sum, topK, zLoss } from '../../test/plain-gates.js';
+import { NaiveGate, NoisyGate, type RouterOptions, TopKGate } from './index.js';
+
+beforeEach(() => {
+  manualSeed(24);
+});
+
+const sizes = { dModel: 5, numExpert: 4 };
+
+describeEachDevice('every gate with a router', (device) => {
+  const naive = (options: Partial<RouterOptions> = {}) =>
+    prepare(new NaiveGate({ ...sizes, ...options }), device);
+
+  for (const k of [1, 2, 3, 4]) {
+    it.each([0.01, 0.4, 0.9, 3])(
+      `keeps ⌈factor · T·K/N⌉ slots of an expert: k ${k}, factor %s`,
+      (capacity) => {
+        const gate = naive({ topK: k, capacity });
+        const x = tokens(19, 5, device);
+        const choice = topK(plainLogits(gate, x), k);
+        const topIdx = prune(choice.topIdx, () => Math.ceil((capacity * 19 * k) / 4));
+        const route = forwardTokens(gate, x);
+        expectChoice(route, { ...choice, topIdx });
+        // The plan is that of the kept slots, the loss that of what the tokens chose.
+        expect(Number(route.plan!.counts.sum().item())).toBe(topIdx.flat().filter((e) => e >= 0).length);
+        const probability = plainLogits(gate, x).map(softmax);
+        expectLosses(gate, { balance: balance('switch', choice, probability) });
+      },
+    );
+  }
+
+  it('can drop every slot, with gradients of zero', () => {
+    class NoneFits extends NaiveGate {
+      protected override slotsPerExpert(count: Tensor): Tensor {
+        return count.mul(0);
+      }
+    }
+    const gate = prepare(new NoneFits({ ...sizes, capacity: 1, balance: false }), device);
+    const x = tokens(3, 5, device);
+    const { topIdx, plan } = forwardTokens(gate, x);
+    expect(integers(topIdx).flat()).toEqual(new Array(6).fill(-1));
+    expect(Number(plan!.counts.sum().item())).toBe(0);
+    const balanced = prepare(new NoneFits({ ...sizes, capacity: 1, zLossWeight: 1 }), device);
+    balanced.forward(x);
+    expect(Number.isFinite(balanced.getLoss()!.item())).toBe(true);
+  });
+
+  it.each(['switch', 'gshard', 'importance'] as const)('balances by the %s loss, weighted', (kind) => {
+    const gate = naive({ balance: kind, balanceWeight: 0.25, topK: 2 });
+    const x = tokens(13, 5, device);
+    const logits = plainLogits(gate, x);
+    gate.forward(x);
+    expectLosses(gate, { balance: 0.25 * balance(kind, topK(logits, 2), logits.map(softmax)) });
+    expectGradients(gate, tokens(4, 5, device));
+  });
+
+  it('adds a z-loss, and lists the losses by name', () => {
+    const gate = naive({ zLossWeight: 0.1, topK: 2 });
+    const x = tokens(13, 5, device);
+    const logits = plainLogits(gate, x);
+    gate.forward(x);
+    const expected = {
+      balance: balance('switch', topK(logits, 2), logits.map(softmax)),
+      z: 0.1 * zLoss(logits),
+    };
+    expect(gate.getLoss(false)!.item()).toBeCloseTo(sum(Object.values(expected)), 10);
+    expectLosses(gate, expected);
+    expectGradients(gate, tokens(4, 5, device));
+    gate.forward(x);
+    gate.eval().forward(x);
+    expect(gate.hasLoss).toBe(false);
+  });
+
+  it('multiplies the input by U(1 - jitter, 1 + jitter) in training mode, as the seed says', () => {
+    const gate = naive({ jitter: 0.5, topK: 2 });
+    const x = tokens(9, 5, device);
+    manualSeed(2);
+    const uniform = matrix(rand([9, 5], { dtype: 'float64', device }));
+    const jittered = matrix(x).map((row, t) => row.map((value, d) => value * (0.5 + uniform[t]![d]!)));
+    manualSeed(2);
+    const route = forwardTokens(gate, x);
+    expectChoice(route, topK(plainLogits(gate, tensor(jittered, { dtype: 'float64', device })), 2));
+    manualSeed(2);
+    expectAllClose(forwardTokens(gate, x).topScore, route.topScore, { rtol: 0, atol: 0 });
+    const before = getRngState();
+    expectChoice(forwardTokens(gate.eval(), x), topK(plainLogits(gate, x), 2));
+    setRngState(before);
+  });
+
+  it('computes in float32 for half-precision tokens, or where it is told to', () => {
+    const x = randn([6, 5], { device }).bfloat16();
+    const gate = new NaiveGate(sizes).to({ dtype: 'bfloat16', device });
+    expect(forwardTokens(gate, x).topScore.dtype).toBe('float32');
+    expect(gate.getLoss()!.dtype).toBe('float32');
+    const wide = new NaiveGate({ ...sizes, routerDtype: 'float64' }).to({ dtype: 'bfloat16', device });
+    expect(forwardTokens(wide, x).topScore.dtype).toBe('float64');
+    expectChoice(forwardTokens(wide, x), topK(plainLogits(wide, x), 2));
+    const narrow = new NaiveGate({ ...sizes, routerDtype: 'bfloat16' }).to({ device });
+    const { topScore } = forwardTokens(narrow, x.float());
+    // Computed from rounded logits: near, but not the same.
+    const exact = topK(plainLogits(narrow, x.float()), 2).topScore;
+    expectAllClose(topScore, exact, { rtol: 0.05, atol: 0.02 });
+    expect(() => expectAllClose(topScore, exact, { rtol: 1e-6, atol: 1e-7 })).toThrow();
+  });
+
+  it('stays in float32 under autocast', () => {
+    const x = randn([6, 5], { device });
+    for (const gate of [new NaiveGate(sizes), new NoisyGate(sizes).eval()]) {
+      gate.to({ device });
+      const plain = forwardTokens(gate, x).topScore;
+      autocast({ device, dtype: 'bfloat16' }, () => {
+        expect(x.matmul(x.t()).dtype).toBe('bfloat16');
+        expectAllClose(forwardTokens(gate, x).topScore, plain, { rtol: 0, atol: 0 });
+        expect(x.matmul(x.t()).dtype).toBe('bfloat16');
+      });
+    }
+  });
+
+  it('keeps the mean entropy of its distributions on the device', () => {
+    const gate = naive({ topK: 2 });
+    expect(gate.readEntropy()).toBeNull();
+    const entropy = (x: Tensor) => {
+      const rows = plainLogits(gate, x).map(softmax);
+      return sum(rows.map((row) => -sum(row.map((p) => p * Math.log(p))))) / rows.length;
+    };
+    const [a, b] = [tokens(5, 5, device), tokens(9, 5, device)];
+    gate.forward(a);
+    gate.forward(b);
+    expect(gate.readEntropy({ reset: true })).toBeCloseTo((entropy(a) + entropy(b)) / 2, 5);
+    expect(gate.readEntropy()).toBeNull();
+    gate.eval().forward(a);
+    expect(gate.readEntropy()).toBeNull();
+  });
+});
+
+describe('a gate with settings out of range', () => {
+  it.each<[string, object, RegExp]>([
+    ['a capacity of 0', { capacity: 0 }, /capacity must be a positive number, got 0/],
+    [
+      'a negative capacity in evaluation',
+      { capacity: [1, -1] },
+      /capacity must be a positive number, got -1/,
+    ],
+    ['a capacity without end', { capacity: Number.POSITIVE_INFINITY }, /capacity must be/],
+    ['a jitter of 1', { jitter: 1 }, /jitter must be in \[0, 1\), got 1/],
+    ['a z-loss that rewards', { zLossWeight: -1 }, /zLossWeight must be a number of at least 0/],
+    ['a weight of NaN', { balanceWeight: Number.NaN }, /balanceWeight must be/],
+    [
+      'an unknown loss',
+      { balance: 'even' },
+      /balance must be one of 'switch', 'gshard', 'importance', got 'even'/,
+    ],
+    ['an unknown dtype', { routerDtype: 'int8' }, /routerDtype must be one of/],
+    ['no width', { dModel: 0 }, /dModel must be an integer of at least 1/],
+    ['more choices than experts', { topK: 5 }, /topK is 5, but there are only 4 experts/],
+  ])('names the class: %s', (_, options, message) => {
+    for (const Gate of [NaiveGate, TopKGate, NoisyGate]) {
+      expect(() => new Gate({ ...sizes, ...options } as RouterOptions)).toThrow(
+        expect.objectContaining({
+          code: 'ERR_ARGUMENT',
+          op: Gate.name,
+          message: expect.stringMatching(message),
+        }),
+      );
+    }
+  });
+
+  it.each([
+    ['tokens of another width', randn, [3, 4], 'ERR_SHAPE'],
+    ['one token without a batch', randn, [5], 'ERR_SHAPE'],
+  ] as const)('refuses %s', (_, make, shape, code) => {
+    expect(() => new NaiveGate(sizes).forward(make(shape))).toThrow(
+      expect.objectContaining({ code, op: 'NaiveGate' }),
+    );
+  });
+});
