@@ -7,7 +7,7 @@ export function summarizeConfig(config: ResolvedConfig): string {
   const feedForward =
     moe === undefined
       ? `dense feed-forward ${model.dInner}`
-      : `${moe.numExpert} experts of ${model.dInner}, top-${moe.topK}, ${moe.gate} gate`;
+      : `${moe.numExpert} experts ${moe.expert ?? `of ${model.dInner}`}, top-${moe.topK}, ${moe.gate} gate`;
   const { optimizer, schedule } = training;
   const source = data.kind === 'text' ? data.train : data.path;
   return [

@@ -87,11 +87,13 @@ describe('fmoe eval, generate and plot', () => {
       'loss-over-seconds.png',
       'expert-load-tiny.svg',
       'expert-load-tiny.png',
+      'expert-load-over-time-tiny.svg',
+      'expert-load-over-time-tiny.png',
     ]);
     const page = readFileSync(join(output, 'report.html'), 'utf8');
     expect(page).toContain('<title>A &lt;small&gt; run</title>');
     expect(page.match(/(src|href)=/g)).toBeNull();
-    expect(page.match(/<svg /g)!.length).toBe(3);
+    expect(page.match(/<svg /g)!.length).toBe(4);
     const png = readFileSync(join(output, 'expert-load-tiny.png'));
     expect(png.subarray(1, 4).toString()).toBe('PNG');
     expect(png.readUInt32BE(16)).toBe(1720);

@@ -31,7 +31,7 @@ export function addEval(program: Command, context: Context): void {
 }
 
 async function evaluateRun(folder: string, options: EvalOptions, context: Context): Promise<void> {
-  const { config, vocabulary, model, device, step } = loadRun(folder, options);
+  const { config, vocabulary, model, device, step } = await loadRun(folder, options);
   const corpus = loadCorpus(config.data);
   if (corpus.vocabulary.size !== vocabulary.size) {
     throw new FmoeError(

@@ -37,7 +37,7 @@ export function addGenerate(program: Command, context: Context): void {
 }
 
 async function write(folder: string, options: GenerateOptions, context: Context): Promise<void> {
-  const { vocabulary, model, device } = loadRun(folder, options);
+  const { vocabulary, model, device } = await loadRun(folder, options);
   const { prompt, length, temperature, topK } = options;
   manualSeed(options.seed);
   const { result } = await interruptible(

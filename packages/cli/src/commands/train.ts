@@ -1,4 +1,4 @@
-import { ProgressSink, quotedLoss, RunFolder, runTraining } from '@fmoe/models/training';
+import { absolutePlugin, ProgressSink, quotedLoss, RunFolder, runTraining } from '@fmoe/models/training';
 import type { Command } from 'commander';
 import { type Context, print } from '../context.js';
 import { exitCodeOf, interruptible } from '../interrupt.js';
@@ -9,6 +9,8 @@ import { summarizeConfig } from '../summarize-config.js';
 interface TrainOptions {
   config: string;
   set: string[];
+  gate?: string;
+  expert?: string;
   resume?: string | true;
   overwrite?: true;
 }
@@ -20,13 +22,22 @@ export function addTrain(program: Command, context: Context): void {
     .description('train a model; Ctrl-C saves a checkpoint and stops')
     .requiredOption('-c, --config <file>', 'configuration: a TypeScript, JavaScript or JSON file')
     .option('-s, --set <key=value>', 'replace a value of the configuration; may be repeated', collect, [])
+    .option('--gate <name>', 'gate of the experts: a name, package#export, or ./file.js#export')
+    .option('--expert <name>', "an expert's class: package#export, or ./file.js#export")
     .option('-r, --resume [checkpoint]', 'go on from last (the default), best, a step, or a folder')
     .option('--overwrite', 'replace a run of the same name')
     .action((options: TrainOptions) => train(options, context));
 }
 
+/** The assignments that the options for plug-ins stand for; files are looked for from the current folder. */
+function plugins({ gate, expert }: TrainOptions): string[] {
+  const assign = (key: string, name: string | undefined) =>
+    name === undefined ? [] : [`model.moe.${key}=${absolutePlugin(name, process.cwd())}`];
+  return [...assign('gate', gate), ...assign('expert', expert)];
+}
+
 async function train(options: TrainOptions, context: Context): Promise<void> {
-  const config = await loadConfig(options.config, options.set);
+  const config = await loadConfig(options.config, [...options.set, ...plugins(options)]);
   const { path } = RunFolder.of(config);
   print(context, `${summarizeConfig(config)}\nrun       ${path}`);
   const resume = options.resume === true ? 'last' : options.resume;

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { codedError, temporaryFolder } from '../../test/support/temporary-folder.js';
 import type { MetricRecord, TrainRecord } from '../training/metrics/index.js';
 import { loadHeatmap } from './load-heatmap.js';
+import { loadOverTime } from './load-over-time.js';
 import { lossChart } from './loss-chart.js';
 import { meanThroughput, reportPage } from './page.js';
 import { lateExpertLoad, readRun } from './read-run.js';
@@ -120,6 +121,59 @@ describe('charts', () => {
       [1, 0, 1.5],
       [0, 1, 1],
       [1, 1, 1],
+    ]);
+  });
+
+  it('show how uneven the load was over the steps, and what was dropped', () => {
+    const load = (expertLoad: number[][], droppedShare: (number | null)[]) => ({ expertLoad, droppedShare });
+    const run = readRun(
+      folderOf([
+        start,
+        train(
+          10,
+          load(
+            [
+              [10, 30],
+              [20, 20],
+            ],
+            [0, 0.25],
+          ),
+        ),
+        train(
+          20,
+          load(
+            [
+              [20, 20],
+              [0, 40],
+            ],
+            [0, null],
+          ),
+        ),
+      ]),
+    );
+    const series = loadOverTime(run).series as { name: string; data: number[][] }[];
+    expect(series.map(({ name, data }) => [name, data])).toEqual([
+      [
+        'layer 0',
+        [
+          [10, 1.5],
+          [20, 1],
+        ],
+      ],
+      [
+        'layer 1',
+        [
+          [10, 1],
+          [20, 2],
+        ],
+      ],
+      [
+        'layer 1, dropped',
+        [
+          [10, 0.25],
+          [20, 0],
+        ],
+      ],
     ]);
   });
 

@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeWholeFile } from '../training/atomic-write.js';
 import { heatmapSize, loadHeatmap } from './load-heatmap.js';
+import { loadOverTime } from './load-over-time.js';
 import { lossChart } from './loss-chart.js';
 import { type Picture, reportPage } from './page.js';
 import { lateExpertLoad, type Run } from './read-run.js';
@@ -11,7 +12,7 @@ const chartSize = { width: 860, height: 440 };
 
 /**
  * Writes `report.html` (self-contained) and its pictures as SVG and PNG: the loss over steps and over seconds,
- * and a layer × expert load heat map of each run that has experts.
+ * and of each run that has experts a layer × expert heat map of the load, and the imbalance of each layer over time.
  *
  * @param folder where to write; made if missing
  * @returns the paths written, the page first
@@ -27,7 +28,10 @@ export async function writeReport(runs: readonly Run[], folder: string, title?: 
     const load = lateExpertLoad(run);
     if (load.length === 0) continue;
     const svg = renderer.svg(loadHeatmap(run.name, load), heatmapSize(load.length));
-    pictures.push({ name: `expert-load-${run.name.replaceAll(/[^\w.-]+/g, '-')}`, svg });
+    const name = run.name.replaceAll(/[^\w.-]+/g, '-');
+    pictures.push({ name: `expert-load-${name}`, svg });
+    const overTime = renderer.svg(loadOverTime(run), chartSize);
+    pictures.push({ name: `expert-load-over-time-${name}`, svg: overTime });
   }
   mkdirSync(folder, { recursive: true });
   const written: string[] = [];

@@ -1,16 +1,38 @@
-import { TransformerXL } from '../transformer-xl/index.js';
+import { FmoeError } from '@fmoe/torch';
+import { type GateName, type MoEConfig, TransformerXL } from '../transformer-xl/index.js';
 import type { ResolvedConfig } from './config/index.js';
 import type { LanguageModel } from './language-model.js';
+import type { MoEPlugins } from './plugins/index.js';
 
 /**
  * The model of a configuration, with initial weights drawn from the default generator.
  *
  * @param vocabularySize number of different tokens
- * @throws FmoeError ERR_CONFIG when settings do not go together
+ * @param plugins what the configuration names of other packages, from `loadPlugins`
+ * @throws FmoeError ERR_CONFIG when settings do not go together, or a plug-in was not loaded
  */
-export function buildModel(config: ResolvedConfig['model'], vocabularySize: number): LanguageModel {
-  const { kind: _, ...options } = config;
-  return new TransformerXL({ nToken: vocabularySize, ...withoutUndefined(options) });
+export function buildModel(
+  config: ResolvedConfig['model'],
+  vocabularySize: number,
+  plugins: MoEPlugins = {},
+): LanguageModel {
+  const { kind: _, moe, ...options } = config;
+  return new TransformerXL({
+    nToken: vocabularySize,
+    ...withoutUndefined(options),
+    moe: moe === undefined ? null : withPlugins(moe, plugins),
+  });
+}
+
+function withPlugins(moe: NonNullable<ResolvedConfig['model']['moe']>, plugins: MoEPlugins): MoEConfig {
+  const { gate, expert, ...options } = moe;
+  if (expert !== undefined && plugins.expert === undefined) {
+    throw new FmoeError('ERR_CONFIG', `the expert ${expert} was not loaded: pass what loadPlugins gives.`, {
+      op: 'buildModel',
+      argument: 'plugins',
+    });
+  }
+  return { ...options, gate: plugins.gate ?? (gate as GateName), expert: plugins.expert ?? null };
 }
 
 type Defined<T> = { [Key in keyof T]: Exclude<T[Key], undefined> };

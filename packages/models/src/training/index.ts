@@ -21,6 +21,7 @@ export { type GenerationOptions, generate } from './generate.js';
 export type { LanguageModel } from './language-model.js';
 export { type LoadedRun, loadRun } from './load-run.js';
 export * from './metrics/index.js';
+export { absolutePlugin, loadPlugins, type MoEPlugins } from './plugins/index.js';
 export { RunFolder } from './run-folder.js';
 export { type RunOptions, runTraining } from './run-training.js';
 export { Schedule } from './schedule.js';

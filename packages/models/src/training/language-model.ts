@@ -3,7 +3,7 @@ import type { nn, Tensor } from '@fmoe/torch';
 
 /**
  * What the trainer, evaluation and text generation know of a model. A model without a memory returns an empty list of
- * memories. Balance losses and expert loads are found by `collectBalanceLoss` and `readExpertLoad` of `@fmoe/layers`.
+ * memories. Balance losses and expert loads are found by `collectBalanceLoss` and `readBalance` of `@fmoe/layers`.
  */
 export interface LanguageModel extends nn.Module {
   /** Tokens of memory from segment to segment. */

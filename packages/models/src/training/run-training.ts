@@ -4,6 +4,7 @@ import { buildModel } from './build-model.js';
 import type { ResolvedConfig } from './config/index.js';
 import { chooseDevice } from './device.js';
 import { JsonlSink, type MetricSink, TensorBoardSink } from './metrics/index.js';
+import { loadPlugins } from './plugins/index.js';
 import { RunFolder } from './run-folder.js';
 import { Trainer, type TrainingResult } from './trainer.js';
 
@@ -41,10 +42,11 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
   }
   const checkpoint = resume === undefined ? undefined : folder.checkpoints.find(resume);
   const device = chooseDevice(config.device);
+  const plugins = await loadPlugins(config.model);
   const corpus = loadCorpus(config.data);
   if (config.threads !== undefined) setNumThreads(config.threads);
   manualSeed(config.seed);
-  const model = buildModel(config.model, corpus.vocabulary.size);
+  const model = buildModel(config.model, corpus.vocabulary.size, plugins);
   model.to({ device });
 
   if (checkpoint === undefined && folder.isUsed) folder.clear();

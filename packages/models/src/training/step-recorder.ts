@@ -70,10 +70,12 @@ export class StepRecorder {
 const mean = (values: readonly number[]): number =>
   values.reduce((sum, value) => sum + value, 0) / values.length;
 
-function notFinite(what: string, value: number, step: number): FmoeError {
+/** The error of a training whose numbers ran away. */
+export function notFinite(what: string, value: number, step: number, cause?: unknown): FmoeError {
   return new FmoeError(
     'ERR_RUNTIME',
     `Training stopped at step ${step}: the ${what} is ${value}. Nothing was saved after it. ` +
       'Lower training.optimizer.lr or training.clip, or lengthen training.schedule.warmupSteps, and resume.',
+    { cause },
   );
 }

@@ -1,5 +1,5 @@
 /** Shape letters: T segment length, B batch columns, b columns of one chunk. */
-import { collectBalanceLoss, readExpertLoad } from '@fmoe/layers';
+import { collectBalanceLoss, readBalance } from '@fmoe/layers';
 import { autocast, keep, optim, type Tensor, tidy, zeros } from '@fmoe/torch';
 import type { Corpus, SplitName } from '../data/corpus.js';
 import { type Batch, OrderedIterator } from '../data/ordered-iterator.js';
@@ -13,7 +13,7 @@ import type { LanguageModel } from './language-model.js';
 import type { MetricRecord, MetricSink } from './metrics/index.js';
 import { nextTurn } from './next-turn.js';
 import { Schedule } from './schedule.js';
-import { StepRecorder } from './step-recorder.js';
+import { notFinite, StepRecorder } from './step-recorder.js';
 import { Stopwatch } from './stopwatch.js';
 
 /** What a {@link Trainer} works on. */
@@ -144,6 +144,23 @@ export class Trainer {
 
   /** One step: forward and backward of every chunk, clipping, the optimizer, the schedule; a record when one is due. */
   trainStep(): void {
+    try {
+      this.#forwardAndBackward();
+    } catch (error) {
+      // A router refuses logits that are not numbers, before there is a loss that could tell.
+      if (this.#isFinite()) throw error;
+      throw notFinite('loss', Number.NaN, this.#step + 1, error);
+    }
+    this.#schedule.afterStep();
+    this.#step += 1;
+    if (this.#recorder.isFull) this.#record();
+  }
+
+  #isFinite(): boolean {
+    return tidy(() => this.#parameters.every((parameter) => parameter.isfinite().all().item() === 1));
+  }
+
+  #forwardAndBackward(): void {
     const { clip, batchSize } = this.#options.config.training;
     this.#learningRate = this.optimizer.paramGroups[0]!.lr;
     tidy(() => {
@@ -160,9 +177,6 @@ export class Trainer {
       const [loss, balance] = parts.reduce(([a, b], [c, d]) => [a.add(c), b.add(d)]);
       this.#recorder.add(loss, balance, norm);
     });
-    this.#schedule.afterStep();
-    this.#step += 1;
-    if (this.#recorder.isFull) this.#record();
   }
 
   /** Adds the gradients of one chunk; returns its share of the loss and of the balance loss. */
@@ -249,7 +263,7 @@ export class Trainer {
   #record(): void {
     const averages = this.#recorder.read(this.#step);
     if (averages === undefined) return;
-    const expertLoad = readExpertLoad(this.model, { reset: true });
+    const balance = readBalance(this.model, { reset: true });
     // Read last: on a GPU the reads above wait for the steps to end.
     const seconds = this.seconds;
     this.#write({
@@ -257,11 +271,15 @@ export class Trainer {
       step: this.#step,
       seconds,
       loss: averages.loss,
-      ...(expertLoad.length > 0 && { balanceLoss: averages.balanceLoss }),
+      ...(balance.length > 0 && { balanceLoss: averages.balanceLoss }),
       learningRate: this.#learningRate,
       gradientNorm: averages.gradientNorm,
       tokensPerSecond: this.#tokens / Math.max(seconds - this.#recordedSeconds, 1e-9),
-      expertLoad,
+      expertLoad: balance.map(({ counts }) => counts),
+      ...(balance.length > 0 && {
+        droppedShare: balance.map(({ droppedShare }) => droppedShare),
+        routerEntropy: balance.map(({ routerEntropy }) => routerEntropy),
+      }),
     });
     this.#recordedSeconds = seconds;
     this.#tokens = 0;

@@ -1,14 +1,5 @@
 import { FmoeError } from '@fmoe/torch';
-
-/** The Mixture-of-Experts feed-forward of every layer. */
-export interface MoEConfig {
-  /** Number of experts per layer. */
-  numExpert: number;
-  /** Experts per token. Default 2. */
-  topK?: number;
-  /** How tokens choose: the largest logits, or noisy top-k. Default `'naive'`. */
-  gate?: 'naive' | 'noisy';
-}
+import { type MoEConfig, resolveMoEConfig } from './moe-config.js';
 
 /** What a Transformer-XL is made from. */
 export interface TransformerXLOptions {
@@ -85,7 +76,7 @@ export function resolveTransformerXLConfig(options: TransformerXLOptions): Trans
     tieWeight: true,
     initStd: 0.02,
     ...definedEntries(options),
-    moe: options.moe ? { topK: 2, gate: 'naive', ...definedEntries(options.moe) } : null,
+    moe: options.moe ? resolveMoEConfig(definedEntries(options.moe), invalid) : null,
   };
   checkValues(config);
   return config;
@@ -126,30 +117,11 @@ function checkValues(config: TransformerXLConfig): void {
     );
   }
   checkLengths(config.sameLength, config.memLen);
-  if (config.moe) checkMoE(config.moe);
 }
 
 /** `sameLength` means "as far back as the memory is long". */
 export function checkLengths(sameLength: boolean, memLen: number): void {
   if (sameLength && memLen === 0) throw invalid('sameLength', 'needs a memory: set memLen to at least 1');
-}
-
-function checkMoE(moe: Required<MoEConfig>): void {
-  for (const key of Object.keys(moe)) {
-    if (key !== 'numExpert' && key !== 'topK' && key !== 'gate') {
-      throw invalid(`moe.${key}`, 'is unknown; known are numExpert, topK and gate');
-    }
-  }
-  for (const key of ['numExpert', 'topK'] as const) {
-    if (!isInteger(moe[key], 1))
-      throw invalid(`moe.${key}`, `must be a positive integer, got ${String(moe[key])}`);
-  }
-  if (moe.topK > moe.numExpert) {
-    throw invalid('moe.topK', `is ${moe.topK}, but there are only ${moe.numExpert} experts to choose from`);
-  }
-  if (moe.gate !== 'naive' && moe.gate !== 'noisy') {
-    throw invalid('moe.gate', `must be 'naive' or 'noisy', got ${String(moe.gate)}`);
-  }
 }
 
 function isInteger(value: unknown, least: number): boolean {

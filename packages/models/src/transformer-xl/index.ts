@@ -1,6 +1,5 @@
 export { AdaptiveEmbedding } from './adaptive-embedding.js';
 export {
-  type MoEConfig,
   resolveTransformerXLConfig,
   type TransformerXLConfig,
   type TransformerXLOptions,
@@ -9,6 +8,7 @@ export { DecoderLayer } from './decoder-layer.js';
 export { type InitOptions, initializeTransformerXL } from './init.js';
 export { SegmentMemory } from './memory.js';
 export { TransformerXL, type TransformerXLOutput } from './model.js';
+export { type GateName, type MoEConfig, namedGates } from './moe-config.js';
 export { MoEPositionwiseFF, type MoEPositionwiseFFOptions } from './moe-positionwise-ff.js';
 export { PositionalEmbedding } from './positional-embedding.js';
 export { PositionwiseFF, type PositionwiseFFOptions } from './positionwise-ff.js';

@@ -1,8 +1,10 @@
+import { collectBalanceLoss, NaiveGate } from '@fmoe/layers';
 import {
   autocast,
   FmoeError,
   manualSeed,
   memory,
+  nn,
   noGrad,
   randint,
   randn,
@@ -12,7 +14,15 @@ import {
 } from '@fmoe/torch';
 import { expectAllClose } from '@fmoe/torch/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { SegmentMemory, TransformerXL, type TransformerXLOptions } from './index.js';
+import {
+  type GateName,
+  type MoEConfig,
+  type MoEPositionwiseFF,
+  namedGates,
+  SegmentMemory,
+  TransformerXL,
+  type TransformerXLOptions,
+} from './index.js';
 
 beforeEach(() => {
   manualSeed(8);
@@ -268,6 +278,50 @@ describe('under autocast', () => {
     expect(Math.abs(narrow.item() - plain.item()) / plain.item()).toBeLessThan(0.05);
     narrow.backward();
     expect(model.parameters().every((parameter) => parameter.grad!.dtype === 'float32')).toBe(true);
+  });
+});
+
+describe('a Mixture-of-Experts feed-forward', () => {
+  const needs: Record<string, { gateOptions?: object; topK?: number }> = {
+    switch: { topK: 1 },
+    faster: { gateOptions: { cluster: { nodeOfExpert: [0, 0, 1, 1], node: 0 } } },
+    'group-limited': { gateOptions: { numGroups: 2, groupTopK: 1 } },
+    'token-rounding': { gateOptions: { tileSize: 4 } },
+  };
+
+  it.each(Object.keys(namedGates) as GateName[])('trains with the gate %s by name', (gate) => {
+    tidy(() => {
+      const moe = { ...experts, ...needs[gate], gate } as MoEConfig;
+      const model = new TransformerXL({ ...small, moe }).train();
+      const [data, target] = [tokens(5), tokens(5)];
+      const { loss } = model.forward(data, target);
+      const balance = collectBalanceLoss(model);
+      (balance ? loss.mean().add(balance) : loss.mean()).backward();
+      expect(Number.isFinite(loss.mean().item())).toBe(true);
+      const layer = model.layers.at(0).pos_ff as MoEPositionwiseFF;
+      expect(layer.gate).toBeInstanceOf(namedGates[gate]);
+      expect(layer.experts.parameters().every((parameter) => parameter.grad !== null)).toBe(true);
+    });
+  });
+
+  it.each(['faster', 'group-limited'] as const)('says what the gate %s needs', (gate) => {
+    expect(() => new TransformerXL({ ...small, moe: { ...experts, gate } })).toThrow(
+      expect.objectContaining({ code: 'ERR_ARGUMENT' }),
+    );
+  });
+
+  it('takes the classes of a gate and an expert, and runs the two-layer experts fused otherwise', () => {
+    class Gate extends NaiveGate {}
+    const moe = { ...experts, gate: Gate, expert: (dModel: number) => new nn.Linear(dModel, dModel) };
+    const layers = [{ moe }, { moe: experts }].map(
+      (options) => new TransformerXL({ ...small, ...options }).layers.at(0).pos_ff as MoEPositionwiseFF,
+    ) as [MoEPositionwiseFF, MoEPositionwiseFF];
+    expect(layers[0].gate).toBeInstanceOf(Gate);
+    expect([...layers[0].experts.namedParameters()].map(([name]) => name).slice(0, 2)).toEqual([
+      '0.weight',
+      '0.bias',
+    ]);
+    expect(layers.map((layer) => layer.isFused)).toEqual([false, true]);
   });
 });
 

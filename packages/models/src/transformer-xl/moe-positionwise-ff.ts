@@ -1,7 +1,7 @@
 /** Shape letters: Q query length, B batch, D model width. */
-import { FMoETransformerMLP, NaiveGate, NoisyGate } from '@fmoe/layers';
+import { ExpertMLP, FMoE } from '@fmoe/layers';
 import { nn, type Tensor } from '@fmoe/torch';
-import type { MoEConfig } from './config.js';
+import { gateSource, type MoEConfig } from './moe-config.js';
 import type { PositionwiseFFOptions } from './positionwise-ff.js';
 
 /** Settings of {@link MoEPositionwiseFF}; `dInner` is the width of one expert. */
@@ -9,26 +9,22 @@ export interface MoEPositionwiseFFOptions extends PositionwiseFFOptions {
   moe: Required<MoEConfig>;
 }
 
-const gates = { naive: NaiveGate, noisy: NoisyGate };
-
-/** The Mixture-of-Experts feed-forward: experts with ReLU and dropout, with residual connection and normalisation. */
-export class MoEPositionwiseFF extends FMoETransformerMLP {
+/**
+ * The Mixture-of-Experts feed-forward, with residual connection and normalisation: experts of two layers with ReLU and
+ * dropout, or of a class of the user's.
+ */
+export class MoEPositionwiseFF extends FMoE {
   readonly layer_norm: nn.LayerNorm;
   readonly drop: nn.Dropout;
   readonly preLnorm: boolean;
 
   constructor(options: MoEPositionwiseFFOptions) {
-    const { dModel, dInner, dropout, moe } = options;
-    super({
-      numExpert: moe.numExpert,
-      topK: moe.topK,
-      gate: gates[moe.gate],
-      dModel,
-      dHidden: dInner,
-      activation: new nn.Sequential(new nn.ReLU({ inplace: true }), new nn.Dropout(dropout)),
-    });
+    const { dModel, moe } = options;
+    const { numExpert, topK, expert } = moe;
+    const experts = expert === null ? { experts: () => twoLayerExperts(options) } : { expert };
+    super({ numExpert, topK, dModel, gate: gateSource(moe), ...experts });
     this.layer_norm = new nn.LayerNorm(dModel);
-    this.drop = new nn.Dropout(dropout);
+    this.drop = new nn.Dropout(options.dropout);
     this.preLnorm = options.preLnorm;
   }
 
@@ -37,4 +33,9 @@ export class MoEPositionwiseFF extends FMoETransformerMLP {
     if (this.preLnorm) return input.add(this.drop.forward(super.forward(this.layer_norm.forward(input))));
     return this.layer_norm.forward(input.add(this.drop.forward(super.forward(input))));
   }
+}
+
+function twoLayerExperts({ dModel, dInner, dropout, moe }: MoEPositionwiseFFOptions): ExpertMLP {
+  const activation = new nn.Sequential(new nn.ReLU({ inplace: true }), new nn.Dropout(dropout));
+  return new ExpertMLP({ numExpert: moe.numExpert, dModel, dHidden: dInner, activation });
 }

@@ -1,5 +1,6 @@
 import { isAbsolute, resolve } from 'node:path';
 import { z } from 'zod';
+import { absolutePlugin } from '../plugins/plugin-name.js';
 import { configError } from './config-error.js';
 import { dataSchema } from './data-schema.js';
 import { modelSchema } from './model-schema.js';
@@ -49,7 +50,20 @@ export function resolveConfig(value: unknown, options: { folder?: string } = {})
   const result = configSchema.safeParse(value);
   if (!result.success) throw configError(result.error.issues, configSchema, value);
   const folder = options.folder ?? process.cwd();
-  return { ...result.data, data: withAbsolutePaths(result.data.data, folder) };
+  return {
+    ...result.data,
+    data: withAbsolutePaths(result.data.data, folder),
+    model: withAbsolutePlugins(result.data.model, folder),
+  };
+}
+
+type ModelConfig = ResolvedConfig['model'];
+
+function withAbsolutePlugins(model: ModelConfig, folder: string): ModelConfig {
+  const { moe } = model;
+  if (moe === undefined) return model;
+  const expert = moe.expert && absolutePlugin(moe.expert, folder);
+  return { ...model, moe: { ...moe, gate: absolutePlugin(moe.gate, folder), ...(expert && { expert }) } };
 }
 
 type DataConfig = ResolvedConfig['data'];

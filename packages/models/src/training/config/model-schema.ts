@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { namedGates } from '../../transformer-xl/index.js';
+import { isPluginName } from '../plugins/plugin-name.js';
 
 const positive = z.int().min(1);
 const share = z.number().min(0).lt(1);
@@ -8,8 +10,17 @@ export const moeSchema = z
   .strictObject({
     numExpert: positive,
     topK: positive.default(2),
-    /** The router: `naive` (top-k of linear logits) or `noisy` (Shazeer et al. 2017). */
-    gate: z.enum(['naive', 'noisy']).default('naive'),
+    /** The router: a name, such as `naive` (top-k of linear logits) or `noisy` (Shazeer et al. 2017), or `package#export`. */
+    gate: z
+      .string()
+      .refine((gate) => Object.hasOwn(namedGates, gate) || isPluginName(gate), {
+        error: `expected one of ${Object.keys(namedGates).join(', ')}, or package#export`,
+      })
+      .default('naive'),
+    /** Further options of the router's constructor. */
+    gateOptions: z.record(z.string(), z.json()).default({}),
+    /** `package#export` of an expert's class in the place of the two-layer experts. */
+    expert: z.string().refine(isPluginName, { error: 'expected package#export' }).optional(),
   })
   .refine((moe) => moe.topK <= moe.numExpert, {
     error: 'expected at most numExpert: a token cannot choose more experts than there are',

@@ -2,6 +2,7 @@ export { JsonlSink, readMetrics } from './jsonl-sink.js';
 export { type ProgressOptions, ProgressSink } from './progress-sink.js';
 export {
   bitsPerToken,
+  coefficientOfVariation,
   type EvaluationRecord,
   imbalance,
   type MetricRecord,

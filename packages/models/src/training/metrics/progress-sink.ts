@@ -103,12 +103,14 @@ export class ProgressSink implements MetricSink {
 export function progressLine(record: TrainRecord, start: StartRecord, secondsLeft: number): string {
   const quoted = quotedLoss(record.loss, start.unit);
   const uneven = worstImbalance(record.expertLoad);
+  const dropped = Math.max(0, ...(record.droppedShare ?? []).map((share) => share ?? 0));
   return [
     `step ${record.step}/${start.steps}`,
     `loss ${record.loss.toFixed(4)}`,
     `${quoted.short} ${quoted.value.toFixed(3)}`,
     `${Math.round(record.tokensPerSecond)} tokens/s`,
     ...(uneven === undefined ? [] : [`imbalance ${uneven.toFixed(2)}`]),
+    ...(dropped > 0 ? [`dropped ${(100 * dropped).toFixed(1)} %`] : []),
     `${clock(secondsLeft)} left`,
   ].join(' | ');
 }

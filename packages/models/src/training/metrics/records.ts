@@ -1,3 +1,4 @@
+import { balanceMetrics } from '@fmoe/layers';
 import type { SplitName } from '../../data/corpus.js';
 import type { TokenUnit } from '../../data/vocabulary.js';
 
@@ -35,6 +36,10 @@ export interface TrainRecord {
   tokensPerSecond: number;
   /** Rows that each expert of each MoE layer received, `[layer][expert]`; empty for a dense model. */
   expertLoad: number[][];
+  /** Share of each MoE layer's slots that went to no expert; null where it is not counted. */
+  droppedShare?: (number | null)[];
+  /** Mean entropy of each layer's router, nats; null where its gate has no distribution over the experts. */
+  routerEntropy?: (number | null)[];
 }
 
 /** Loss on a held-out part. */
@@ -86,6 +91,11 @@ export function quotedLoss(nats: number, unit: TokenUnit): { name: string; short
 export function imbalance(load: readonly number[]): number {
   const total = load.reduce((sum, rows) => sum + rows, 0);
   return total === 0 ? 0 : (Math.max(...load) * load.length) / total;
+}
+
+/** Standard deviation of the loads of a layer's experts (unbiased), divided by their mean; 0 when even or nothing was routed. */
+export function coefficientOfVariation(load: readonly number[]): number {
+  return load.length === 0 ? 0 : balanceMetrics(load)['coefficient-variation'];
 }
 
 /** The largest {@link imbalance} of all layers; `undefined` for a dense model. */

@@ -1,12 +1,13 @@
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { codedError, temporaryFolder } from '../../../test/support/temporary-folder.js';
 import { JsonlSink, readMetrics } from './jsonl-sink.js';
-import { clock, ProgressSink } from './progress-sink.js';
+import { clock, ProgressSink, progressLine } from './progress-sink.js';
 import {
   bitsPerToken,
+  coefficientOfVariation,
   imbalance,
   type MetricRecord,
   quotedLoss,
@@ -14,6 +15,7 @@ import {
   type TrainRecord,
   worstImbalance,
 } from './records.js';
+import { TensorBoardSink } from './tensorboard-sink.js';
 
 const start: StartRecord = {
   kind: 'start',
@@ -71,6 +73,16 @@ describe('figures', () => {
     expect(worstImbalance([])).toBeUndefined();
   });
 
+  it('measures variation as the standard deviation over the mean', () => {
+    // Mean 20, squared deviations 100 + 100 over n - 1 = 1.
+    expect(coefficientOfVariation([10, 30])).toBeCloseTo(Math.sqrt(200) / 20, 12);
+    expect([
+      coefficientOfVariation([5, 5, 5]),
+      coefficientOfVariation([0, 0]),
+      coefficientOfVariation([]),
+    ]).toEqual([0, 0, 0]);
+  });
+
   it('writes durations', () => {
     expect(clock(0)).toBe('0:00');
     expect(clock(59.6)).toBe('1:00');
@@ -125,6 +137,28 @@ class Screen extends Writable {
   clearLine(): void {}
 }
 
+describe('TensorBoardSink', () => {
+  it('writes what is known of each layer, and leaves out what is not', () => {
+    const folder = temporaryFolder();
+    const sink = new TensorBoardSink(folder);
+    sink.write(start);
+    sink.write({ ...train(10), droppedShare: [0.25, null], routerEntropy: [null, 1.5] });
+    sink.close();
+    const [name] = readdirSync(folder);
+    const bytes = readFileSync(join(folder, name!), 'latin1');
+    const tags = ['imbalance', 'coefficient_of_variation', 'load', 'dropped_share', 'router_entropy'].map(
+      (tag) => [0, 1].map((layer) => bytes.includes(`experts/${tag}/layer_${layer}`)),
+    );
+    expect(tags).toEqual([
+      [true, true],
+      [true, true],
+      [true, true],
+      [true, false],
+      [false, true],
+    ]);
+  });
+});
+
 describe('ProgressSink', () => {
   it('prints plain lines off a terminal, not too often, and the last one always', () => {
     const stream = new Screen(false);
@@ -146,6 +180,12 @@ describe('ProgressSink', () => {
       'step 100/100 | loss 1.3863 | bpc 2.000 | 1000 tokens/s | imbalance 1.50 | 0:00 left',
       '',
     ]);
+  });
+
+  it('says what share of the slots was dropped, where any was', () => {
+    const line = (droppedShare: (number | null)[]) => progressLine({ ...train(10), droppedShare }, start, 5);
+    expect(line([0.125, null, 0.5])).toContain('imbalance 1.50 | dropped 50.0 % | 0:05 left');
+    expect(line([0, null])).toContain('imbalance 1.50 | 0:05 left');
   });
 
   it('draws a bar on a terminal, with the same figures', () => {

@@ -1,5 +1,11 @@
 import { EventFile, histogramOfCounts } from '../tensorboard/index.js';
-import { imbalance, type MetricRecord, type MetricSink, quotedLoss } from './records.js';
+import {
+  coefficientOfVariation,
+  imbalance,
+  type MetricRecord,
+  type MetricSink,
+  quotedLoss,
+} from './records.js';
 
 /** Writes curves, expert loads and texts to a TensorBoard event file. */
 export class TensorBoardSink implements MetricSink {
@@ -31,8 +37,11 @@ export class TensorBoardSink implements MetricSink {
         if (record.balanceLoss !== undefined) file.scalar('train/balance_loss', record.balanceLoss, step);
         for (const [layer, load] of record.expertLoad.entries()) {
           file.scalar(`experts/imbalance/layer_${layer}`, imbalance(load), step);
+          file.scalar(`experts/coefficient_of_variation/layer_${layer}`, coefficientOfVariation(load), step);
           file.histogram(`experts/load/layer_${layer}`, histogramOfCounts(load), step);
         }
+        this.#perLayer('experts/dropped_share', record.droppedShare, step);
+        this.#perLayer('experts/router_entropy', record.routerEntropy, step);
         break;
       case 'evaluation':
         this.#loss(record.split, record.loss, step);
@@ -45,6 +54,12 @@ export class TensorBoardSink implements MetricSink {
 
   close(): void {
     this.#file.close();
+  }
+
+  #perLayer(tag: string, values: readonly (number | null)[] | undefined, step: number): void {
+    for (const [layer, value] of (values ?? []).entries()) {
+      if (value !== null) this.#file.scalar(`${tag}/layer_${layer}`, value, step);
+    }
   }
 
   #loss(part: string, loss: number, step: number): void {
