@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 const packages = fileURLToPath(new URL('./packages/', import.meta.url));
+const examples = fileURLToPath(new URL('./examples/', import.meta.url));
 
 export default defineConfig({
   resolve: {
@@ -12,6 +13,7 @@ export default defineConfig({
       { find: /^@fmoe\/([a-z]+)\/package\.json$/, replacement: `${packages}$1/package.json` },
       { find: /^@fmoe\/([a-z]+)\/([a-z-]+)$/, replacement: `${packages}$1/src/$2/index.ts` },
       { find: /^@fmoe\/([a-z]+)$/, replacement: `${packages}$1/src/index.ts` },
+      { find: /^@fmoe-examples\/([a-z-]+)$/, replacement: `${examples}$1/src/index.ts` },
     ],
   },
   test: {

@@ -1,0 +1,1 @@
+export { HashGate, type HashGateOptions } from './hash-gate.js';
