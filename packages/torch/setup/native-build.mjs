@@ -8,6 +8,7 @@ import { SetupError } from './errors.mjs';
 import { ask, run } from './exec.mjs';
 import { hashFiles, isFile, listFiles, readJsonIfAny, readTextIfAny, writeJsonAtomically } from './files.mjs';
 import { withLock } from './lock.mjs';
+import { buildShims, ensureMpis, findMpis, shimSource } from './mpi.mjs';
 
 /** @typedef {import('./paths.mjs').Environment} Environment */
 /** @typedef {import('./libtorch.mjs').Libtorch} Libtorch */
@@ -24,6 +25,7 @@ import { withLock } from './lock.mjs';
  * @property {string} nodeAddonApi its version, or empty for a library that knows nothing of Node
  * @property {string} sourceHash SHA-256 over the native sources
  * @property {Record<string, string>} environment the variables that change the build
+ * @property {Record<string, string>} [mpi] for a package with shims for MPI: the compiler of each family
  * @property {string[]} outputs names of the binaries
  */
 
@@ -62,13 +64,14 @@ export function buildFolder(packageDir) {
 
 /**
  * @param {string} packageDir
+ * @param {string} [build] where its binaries are
  * @returns {BuildRecord | undefined} what its binaries were made from; nothing when there is no finished build
  */
-export function readBuildRecord(packageDir) {
+export function readBuildRecord(packageDir, build = buildFolder(packageDir)) {
   /** @type {BuildRecord | undefined} */
-  const record = readJsonIfAny(join(buildFolder(packageDir), 'build.json'));
+  const record = readJsonIfAny(join(build, 'build.json'));
   if (!record || !Array.isArray(record.outputs) || record.outputs.length === 0) return undefined;
-  return record.outputs.every((name) => isFile(join(buildFolder(packageDir), name))) ? record : undefined;
+  return record.outputs.every((name) => isFile(join(build, name))) ? record : undefined;
 }
 
 /**
@@ -97,6 +100,9 @@ export function describeBuild(packageDir, libtorch, env) {
       listFiles(native, (name) => name === 'build' || name === 'node_modules'),
     ),
     environment,
+    ...(shimSource(packageDir) && {
+      mpi: Object.fromEntries(findMpis(env).map(({ family, mpicc }) => [family, mpicc])),
+    }),
   };
 }
 
@@ -104,10 +110,11 @@ export function describeBuild(packageDir, libtorch, env) {
  * @param {string} packageDir
  * @param {Libtorch} libtorch
  * @param {Environment} [env]
+ * @param {string} [build] where its binaries are
  * @returns {boolean} whether its binaries are there and made from what is there now
  */
-export function isBuilt(packageDir, libtorch, env = process.env) {
-  const record = readBuildRecord(packageDir);
+export function isBuilt(packageDir, libtorch, env = process.env, build = buildFolder(packageDir)) {
+  const record = readBuildRecord(packageDir, build);
   if (!record) return false;
   const { outputs: _, ...made } = record;
   return isDeepStrictEqual(made, describeBuild(packageDir, libtorch, env));
@@ -117,23 +124,24 @@ export function isBuilt(packageDir, libtorch, env = process.env) {
  * @param {string} packageDir
  * @param {Libtorch} libtorch
  * @param {BuildTools} tools
- * @param {string | undefined} nvcc the CUDA compiler to take where the system has none
+ * @param {string} build where the binaries go
+ * @param {Record<string, string>} more definitions for CMake
  * @returns {Promise<string[]>} the command that configures the build
  */
-async function configureCommand(packageDir, libtorch, tools, nvcc) {
+async function configureCommand(packageDir, libtorch, tools, build, more) {
   const native = nativeFolder(packageDir);
-  const binaryDir = join(buildFolder(packageDir), 'cmake');
+  const binaryDir = join(build, 'cmake');
   const manifest = readJsonIfAny(join(packageDir, 'package.json')) ?? {};
   /** @type {Record<string, string>} */
   const definitions = {
     FMOE_TORCH_INCLUDE: libtorch.includeDirs.join(';'),
     FMOE_TORCH_LIB: libtorch.libDir,
     // Modules land here by themselves; a CMakeLists.txt need not say it.
-    CMAKE_LIBRARY_OUTPUT_DIRECTORY: buildFolder(packageDir),
+    CMAKE_LIBRARY_OUTPUT_DIRECTORY: build,
     CMAKE_BUILD_TYPE: 'Release',
     CMAKE_MAKE_PROGRAM: tools.ninja,
+    ...more,
   };
-  if (nvcc) definitions['FMOE_NVCC'] = nvcc;
   if (tools.ccache) {
     definitions['CMAKE_C_COMPILER_LAUNCHER'] = tools.ccache;
     definitions['CMAKE_CXX_COMPILER_LAUNCHER'] = tools.ccache;
@@ -162,9 +170,9 @@ async function configureCommand(packageDir, libtorch, tools, nvcc) {
 /**
  * Builds `<package>/native` with CMake into `<package>/native/build`, unless it is built already.
  *
- * The package's CMakeLists.txt gets `FMOE_TORCH_INCLUDE` and `FMOE_TORCH_LIB`, and, where package.json has
- * `binary.napi_versions`, `CMAKE_JS_INC` and `FMOE_NODE_ADDON_API`. Its modules (`*.node`, `*.so`) are put straight
- * into `native/build`.
+ * The package's CMakeLists.txt gets `FMOE_TORCH_INCLUDE` and `FMOE_TORCH_LIB`, and where package.json has
+ * `binary.napi_versions` also `CMAKE_JS_INC` and `FMOE_NODE_ADDON_API`. Its modules (`*.node`, `*.so`) are put straight into
+ * `native/build`, and beside them a shim for each MPI where there is a `native/mpi/mpi-shim.c`.
  *
  * @param {string} packageDir
  * @param {object} options
@@ -173,12 +181,24 @@ async function configureCommand(packageDir, libtorch, tools, nvcc) {
  * @param {import('./log.mjs').Log} options.log
  * @param {Environment} [options.env]
  * @param {boolean} [options.force] build even if nothing has changed
+ * @param {string} [options.build] another folder for the binaries, for builds with other definitions
+ * @param {Record<string, string>} [options.definitions] definitions for CMake besides those above
  * @returns {Promise<'built' | 'up to date'>}
  * @throws {SetupError} with the compiler's messages
  */
-export async function buildNative(packageDir, { libtorch, tools, log, env = process.env, force = false }) {
-  if (!force && isBuilt(packageDir, libtorch, env)) return 'up to date';
-  const build = buildFolder(packageDir);
+export async function buildNative(
+  packageDir,
+  {
+    libtorch,
+    tools,
+    log,
+    env = process.env,
+    force = false,
+    build = buildFolder(packageDir),
+    definitions = {},
+  },
+) {
+  if (!force && isBuilt(packageDir, libtorch, env, build)) return 'up to date';
   mkdirSync(build, { recursive: true });
   const onWait = (/** @type {number | undefined} */ pid) =>
     log.note(`another set-up (process ${pid ?? 'unknown'}) is building this package; waiting for it`);
@@ -186,7 +206,8 @@ export async function buildNative(packageDir, { libtorch, tools, log, env = proc
     build,
     'set-up',
     async () => {
-      if (!force && isBuilt(packageDir, libtorch, env)) return 'up to date';
+      if (!force && isBuilt(packageDir, libtorch, env, build)) return 'up to date';
+      if (shimSource(packageDir)) await ensureMpis({ log, env });
       const description = describeBuild(packageDir, libtorch, env);
       const found = await tools();
       // Gone first, written last: a build that is cut off never looks finished.
@@ -195,10 +216,12 @@ export async function buildNative(packageDir, { libtorch, tools, log, env = proc
       const nvcc = usesCuda
         ? await ensureCudaCompiler({ libDir: libtorch.libDir, torchVersion: libtorch.version, log, env })
         : undefined;
-      const command = await configureCommand(packageDir, libtorch, found, nvcc);
+      const more = nvcc ? { ...definitions, FMOE_NVCC: nvcc } : definitions;
+      const command = await configureCommand(packageDir, libtorch, found, build, more);
       await log.step(`native build of ${description.package} against libtorch ${libtorch.version}`, () =>
         compile(build, command, found.cmake, env),
       );
+      await buildShims(packageDir, build, env);
       const outputs = readdirSync(build)
         .filter((name) => /\.(node|so)$/.test(name))
         .sort();
