@@ -35,6 +35,8 @@ void throw_to_js(Napi::Env env, std::exception_ptr error) {
     throw_coded(env, "native:ERR_ARGUMENT", e.what_without_backtrace());
   } catch (const c10::ValueError& e) {
     throw_coded(env, "native:ERR_ARGUMENT", e.what_without_backtrace());
+  } catch (const c10::DistError& e) {
+    throw_coded(env, "native:ERR_COMM", e.what_without_backtrace());
   } catch (const c10::Error& e) {
     throw_coded(env, "native:ERR_RUNTIME", e.what_without_backtrace());
   } catch (const std::bad_alloc&) {

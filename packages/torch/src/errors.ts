@@ -14,6 +14,7 @@ export type FmoeErrorCode =
   | 'ERR_FILE'
   | 'ERR_CONFIG'
   | 'ERR_STATE_DICT'
+  | 'ERR_COMM'
   | 'ERR_RUNTIME';
 
 /** Where it went wrong; every field is optional. */

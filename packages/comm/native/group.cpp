@@ -1,0 +1,133 @@
+#include "group.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "collectives.h"
+
+namespace fmoe::comm {
+
+namespace {
+
+struct Registry {
+  std::mutex mutex;
+  std::map<int64_t, GroupPtr> groups;
+  int64_t next = 1;
+};
+
+// Never destroyed: threads may outlive the statics of this library.
+Registry& registry() {
+  static auto* instance = new Registry;
+  return *instance;
+}
+
+}  // namespace
+
+[[noreturn]] void throw_comm_error(const std::string& message) { C10_THROW_ERROR(DistBackendError, message); }
+
+Group::Group(
+    std::string group_name,
+    int own_rank,
+    std::vector<int64_t> world_ranks,
+    std::unique_ptr<Transport> carrier,
+    double seconds)
+    : name(std::move(group_name)),
+      rank(own_rank),
+      members(std::move(world_ranks)),
+      transport(std::move(carrier)),
+      timeout(seconds) {}
+
+int64_t Group::enter(const std::string& operation, bool collective) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (failure_) throw_comm_error(operation + ": the group '" + name + "' has failed before: " + *failure_);
+  progress_.operation = operation;
+  return collective ? ++progress_.sequence : 0;
+}
+
+Progress Group::progress() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return progress_;
+}
+
+void Group::fail(const std::string& reason) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (failure_) return;
+    failure_ = reason;
+  }
+  transport->abort();
+}
+
+std::optional<std::string> Group::failure() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return failure_;
+}
+
+GroupPtr Group::split(int64_t color, int64_t key, const std::string& label) {
+  int64_t number = 0;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    number = ++splits_;
+  }
+  // Everybody's answer first, with a deadline: what makes a communicator may wait for ever for a process that never comes.
+  const Tensor mine = at::empty({1, 2}, at::kLong);
+  mine.data_ptr<int64_t>()[0] = color;
+  mine.data_ptr<int64_t>()[1] = key;
+  const auto self = GroupPtr::reclaim_copy(this);
+  const Tensor all = all_gather(self, mine, Counts(members.size(), 1), "split")->wait();
+  const auto* answers = all.const_data_ptr<int64_t>();
+
+  std::vector<int> chosen;
+  for (int member = 0; member < size(); ++member) {
+    if (color >= 0 && answers[2 * member] == color) chosen.push_back(member);
+  }
+  std::stable_sort(chosen.begin(), chosen.end(), [&](int a, int b) { return answers[2 * a + 1] < answers[2 * b + 1]; });
+  const std::string made =
+      label.empty() ? name + "/" + std::to_string(number) + "." + std::to_string(std::max<int64_t>(color, 0)) : label;
+  auto carrier = transport->split(static_cast<int>(color), static_cast<int>(key), chosen, made);
+  if (!carrier) return {};
+  std::vector<int64_t> world_ranks;
+  for (const int member : chosen) world_ranks.push_back(members[member]);
+  const auto place = std::find(chosen.begin(), chosen.end(), rank) - chosen.begin();
+  return add_group(c10::make_intrusive<Group>(
+      made, static_cast<int>(place), std::move(world_ranks), std::move(carrier), timeout.load()));
+}
+
+GroupPtr add_group(GroupPtr group) {
+  auto& all = registry();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  group->id_ = all.next++;
+  all.groups.emplace(group->id_, group);
+  return group;
+}
+
+GroupPtr group_of(int64_t id) {
+  auto& all = registry();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  const auto found = all.groups.find(id);
+  TORCH_CHECK_VALUE(found != all.groups.end(), "there is no process group ", id, "; it may have been destroyed");
+  return found->second;
+}
+
+void remove_group(int64_t id) {
+  GroupPtr last;  // dies outside of the lock
+  auto& all = registry();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  const auto found = all.groups.find(id);
+  if (found == all.groups.end()) return;
+  last = found->second;
+  all.groups.erase(found);
+}
+
+std::vector<GroupPtr> all_groups() {
+  auto& all = registry();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  std::vector<GroupPtr> result;
+  for (const auto& entry : all.groups) result.push_back(entry.second);
+  return result;
+}
+
+}  // namespace fmoe::comm

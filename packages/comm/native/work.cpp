@@ -1,0 +1,152 @@
+#include "work.h"
+
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <sched.h>
+#include <time.h>
+
+#include <cstdio>
+
+#include "signals.h"
+#include "watch.h"
+
+namespace fmoe::comm {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+Clock::time_point deadline_in(double seconds) {
+  return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+void sleep_microseconds(long count) {
+  const timespec time{0, count * 1000};
+  nanosleep(&time, nullptr);
+}
+
+// How to wait between two looks. Looks that take their time have moved data, and the next one will too; when nothing has
+// happened for a while the core is left to others, first for the moment, then for longer.
+class Patience {
+ public:
+  void pause(Clock::duration look) {
+    if (look > std::chrono::microseconds(5)) idle_since_ = Clock::now();
+    const auto idle = Clock::now() - idle_since_;
+    if (idle < std::chrono::milliseconds(2)) {
+      sched_yield();
+    } else {
+      sleep_microseconds(idle < std::chrono::milliseconds(100) ? 50 : 500);
+    }
+  }
+
+ private:
+  Clock::time_point idle_since_ = Clock::now();
+};
+
+std::string seconds_text(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g s", seconds);
+  return text;
+}
+
+// Tensors and requests of operations that were given up: the transport may still write to them.
+void abandon(RequestPtr request, std::vector<Tensor> tensors) {
+  new std::pair<RequestPtr, std::vector<Tensor>>(std::move(request), std::move(tensors));
+}
+
+}  // namespace
+
+Work::Work(
+    GroupPtr group,
+    std::string operation,
+    int64_t sequence,
+    RequestPtr request,
+    std::vector<Tensor> kept,
+    Tensor result,
+    std::function<void()> finish,
+    int peer)
+    : group_(std::move(group)),
+      operation_(std::move(operation)),
+      sequence_(sequence),
+      peer_(peer),
+      deadline_(deadline_in(group_->timeout)),
+      request_(std::move(request)),
+      kept_(std::move(kept)),
+      result_(std::move(result)),
+      finish_(std::move(finish)) {}
+
+std::string Work::title() const {
+  const std::string number = sequence_ > 0 ? "number " + std::to_string(sequence_) + " of " : "in ";
+  return operation_ + " (" + number + "the group '" + group_->name + "', rank " + std::to_string(group_->rank) + " of " +
+         std::to_string(group_->size()) + ")";
+}
+
+void Work::give_up(const std::string& reason) {
+  std::vector<Tensor> tensors = kept_;
+  tensors.push_back(result_);
+  abandon(std::move(request_), std::move(tensors));
+  group_->fail(reason);
+  error_ = std::make_exception_ptr(c10::DistBackendError({__func__, __FILE__, 0}, reason));
+}
+
+bool Work::poll() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!request_) return true;
+  try {
+    if (request_->test()) {
+      request_.reset();
+      return true;
+    }
+    if (Clock::now() < deadline_) return false;
+    const double seconds = group_->timeout;
+    give_up(title() + " did not end within " + seconds_text(seconds) + ". " +
+            account_for(*group_, sequence_, peer_));
+  } catch (const std::exception& error) {
+    const auto* known = dynamic_cast<const c10::Error*>(&error);
+    give_up(title() + ": " + (known ? known->what_without_backtrace() : error.what()));
+  }
+  return true;
+}
+
+// Waits for the request, whatever comes of it.
+void Work::drive() {
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (!request_) return;
+    if (request_->join_stream()) {
+      if (joined_.exchange(true)) return;
+      lock.unlock();
+      watch_work(WorkPtr::reclaim_copy(this));
+      return;
+    }
+  }
+  for (int look = 0; look < 20; ++look) {
+    if (poll()) return;
+  }
+  const SignalWatch signals;
+  Patience patience;
+  while (true) {
+    const auto begin = Clock::now();
+    if (poll()) return;
+    if (const int signal = signals.caught()) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      give_up(title() + " was interrupted by " + signal_name(signal));
+      return;
+    }
+    patience.pause(Clock::now() - begin);
+  }
+}
+
+Tensor Work::wait() {
+  drive();
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (error_) std::rethrow_exception(error_);
+  if (finish_) {
+    const auto finish = std::move(finish_);
+    finish_ = nullptr;
+    finish();
+  }
+  if (!request_) kept_.clear();
+  return result_;
+}
+
+}  // namespace fmoe::comm
