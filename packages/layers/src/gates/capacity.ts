@@ -1,6 +1,6 @@
 /** Shape letters: T tokens, N all experts, K choices a token, W ranks. */
 import { expertCount, limitByCapacity, pruneGateByCapacity } from '@fmoe/kernels';
-import { arange, full, noGrad, type Tensor, where } from '@fmoe/torch';
+import { arange, FmoeError, full, noGrad, type Tensor, where } from '@fmoe/torch';
 import type { GateGroup } from './base-gate.js';
 import { checkNumber } from './check-options.js';
 import { gatherOfRanks, sumOverBatch } from './global-batch.js';
@@ -21,6 +21,10 @@ export function checkCapacity(
   capacity: Capacity,
 ): readonly [train: number | null, evaluation: number | null] {
   const pair = typeof capacity === 'number' || capacity === null ? ([capacity, capacity] as const) : capacity;
+  if (!Array.isArray(pair) || pair.length !== 2) {
+    const message = `${owner}: capacity must be a number, null, or [training, evaluation] of these, got ${String(pair)}.`;
+    throw new FmoeError('ERR_ARGUMENT', message, { op: owner, argument: 'capacity' });
+  }
   for (const factor of pair) if (factor !== null) checkNumber(owner, 'capacity', factor, 0);
   return pair;
 }

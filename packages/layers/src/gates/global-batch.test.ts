@@ -127,7 +127,7 @@ describeEachDevice('a group of ranks', (device) => {
     });
   });
 
-  it('shares the capacity of DCGate and SwitchGate in any case, first choices first', () => {
+  it('shares the capacity of DCGate in any case, the first choices of all ranks first', () => {
     const x = batch();
     const dc = (group?: GateGroup) =>
       prepare(new DCGate({ ...sizes, capacity: 0.8, randomRouting: false, ...(group && { group }) }), device);

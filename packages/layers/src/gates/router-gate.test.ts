@@ -16,13 +16,13 @@ import {
   expectGradients,
   expectLosses,
   forwardTokens,
-  integers,
   matrix,
   plainLogits,
   prepare,
   tokens,
 } from '../../test/gate-checks.js';
 import { balance, prune, softmax, sum, topK, zLoss } from '../../test/plain-gates.js';
+import { FMoETransformerMLP } from '../fmoe-transformer-mlp.js';
 import { NaiveGate, NoisyGate, type RouterOptions, TopKGate } from './index.js';
 
 beforeEach(() => {
@@ -30,6 +30,9 @@ beforeEach(() => {
 });
 
 const sizes = { dModel: 5, numExpert: 4 };
+
+const probabilities = (layer: FMoETransformerMLP, x: Tensor) =>
+  plainLogits(layer.gate as NaiveGate, x).map(softmax);
 
 describeEachDevice('every gate with a router', (device) => {
   const naive = (options: Partial<RouterOptions> = {}) =>
@@ -53,20 +56,28 @@ describeEachDevice('every gate with a router', (device) => {
     );
   }
 
-  it('can drop every slot, with gradients of zero', () => {
+  it('can drop every slot: outputs and gradients of zero, and a loss that is a number', () => {
     class NoneFits extends NaiveGate {
       protected override slotsPerExpert(count: Tensor): Tensor {
         return count.mul(0);
       }
     }
-    const gate = prepare(new NoneFits({ ...sizes, capacity: 1, balance: false }), device);
-    const x = tokens(3, 5, device);
-    const { topIdx, plan } = forwardTokens(gate, x);
-    expect(integers(topIdx).flat()).toEqual(new Array(6).fill(-1));
-    expect(Number(plan!.counts.sum().item())).toBe(0);
-    const balanced = prepare(new NoneFits({ ...sizes, capacity: 1, zLossWeight: 1 }), device);
-    balanced.forward(x);
-    expect(Number.isFinite(balanced.getLoss()!.item())).toBe(true);
+    const layer = new FMoETransformerMLP({
+      ...sizes,
+      dHidden: 6,
+      gate: (options) => new NoneFits({ ...options, capacity: 1 }),
+    }).to({ dtype: 'float64', device });
+    const x = tokens(3, 5, device).requiresGrad_(true);
+    const output = layer.forward(x);
+    expect(layer.load.read()).toEqual([0, 0, 0, 0]);
+    expect(output.abs().max().item()).toBe(0);
+    const loss = layer.gate.getLoss()!.item();
+    expect(loss).toBeCloseTo(
+      balance('switch', topK(plainLogits(layer.gate as NaiveGate, x), 2), probabilities(layer, x)),
+      10,
+    );
+    output.sum().backward();
+    for (const { grad } of [x, ...layer.parameters()]) expect(grad!.abs().max().item()).toBe(0);
   });
 
   it.each(['switch', 'gshard', 'importance'] as const)('balances by the %s loss, weighted', (kind) => {
@@ -166,6 +177,8 @@ describe('a gate with settings out of range', () => {
       /capacity must be a positive number, got -1/,
     ],
     ['a capacity without end', { capacity: Number.POSITIVE_INFINITY }, /capacity must be/],
+    ['half a capacity', { capacity: [1] }, /capacity must be a number, null, or \[training, evaluation\]/],
+    ['a capacity that is none', { capacity: {} }, /capacity must be a number, null/],
     ['a jitter of 1', { jitter: 1 }, /jitter must be in \[0, 1\), got 1/],
     ['a z-loss that rewards', { zLossWeight: -1 }, /zLossWeight must be a number of at least 0/],
     ['a weight of NaN', { balanceWeight: Number.NaN }, /balanceWeight must be/],
@@ -196,5 +209,14 @@ describe('a gate with settings out of range', () => {
     expect(() => new NaiveGate(sizes).forward(make(shape))).toThrow(
       expect.objectContaining({ code, op: 'NaiveGate' }),
     );
+  });
+
+  it('refuses tokens that are not finite', () => {
+    const x = tensor([[Number.NaN, 0, 0, 0, 0]]);
+    for (const Gate of [NaiveGate, TopKGate]) {
+      expect(() => new Gate(sizes).forward(x)).toThrow(
+        expect.objectContaining({ code: 'ERR_ARGUMENT', message: expect.stringMatching(/logits hold nan/i) }),
+      );
+    }
   });
 });
