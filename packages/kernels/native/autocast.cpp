@@ -24,28 +24,30 @@ Tensor grouped_linear(
 
 // Scores keep their dtype: a router in float32 beside experts in bfloat16.
 template <c10::DeviceType device>
-Tensor moe_mlp(
-    const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
-    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
-    const Tensor& offsets, std::string_view activation) {
+Tensor moe_mlp(const MoeMlpArguments& given) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(
       at::autocast::get_autocast_dispatch_key_from_device_type(device));
   const auto dtype = at::autocast::get_autocast_dtype(device);
   const auto cast = [dtype](const auto& tensor) { return at::autocast::cached_cast(dtype, tensor, device); };
-  return ops::moe_mlp(
-      cast(x), cast(w1), cast(b1), cast(w2), cast(b2), score, row_slot, slot_row, offsets, activation);
+  MoeMlpArguments lower = given;
+  lower.x = cast(given.x);
+  lower.w1 = cast(given.w1);
+  lower.b1 = cast(given.b1);
+  lower.w2 = cast(given.w2);
+  lower.b2 = cast(given.b2);
+  return ops::moe_mlp(lower);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fmoe, AutocastCPU, library) {
   library.impl("grouped_linear", TORCH_FN(grouped_linear<c10::DeviceType::CPU>));
-  library.impl("moe_mlp", TORCH_FN(moe_mlp<c10::DeviceType::CPU>));
+  library.impl("moe_mlp", TORCH_FN(moe_mlp_unpacked<moe_mlp<c10::DeviceType::CPU>>));
 }
 
 TORCH_LIBRARY_IMPL(fmoe, AutocastCUDA, library) {
   library.impl("grouped_linear", TORCH_FN(grouped_linear<c10::DeviceType::CUDA>));
-  library.impl("moe_mlp", TORCH_FN(moe_mlp<c10::DeviceType::CUDA>));
+  library.impl("moe_mlp", TORCH_FN(moe_mlp_unpacked<moe_mlp<c10::DeviceType::CUDA>>));
 }
 
 }  // namespace fmoe

@@ -79,9 +79,20 @@ void check_slot_row(const char* op, const Argument& slot_row) {
       " must hold at least one choice a token (K > 0), got shape ", shape_text(slot_row.tensor));
 }
 
-void check_row_slot(const char* op, const Argument& row_slot) {
+// The two index tensors of a route, on the device of `rows`.
+void check_route(const char* op, const Argument& rows, const Argument& row_slot, const Argument& slot_row) {
   check_rank(op, row_slot, 1);
   check_index(op, row_slot);
+  check_slot_row(op, slot_row);
+  check_same_device(op, rows, row_slot);
+  check_same_device(op, rows, slot_row);
+}
+
+// One score for each slot.
+void check_score(const char* op, const Argument& score, const Argument& slot_row) {
+  check_rows(op, score);
+  check_same_size(op, "T", score, 0, slot_row, 0);
+  check_same_size(op, "K", score, 1, slot_row, 1);
 }
 
 void check_offsets(const char* op, const Argument& offsets) {
@@ -101,6 +112,19 @@ void check_weight(const char* op, const Argument& weight, const Argument& offset
       shape_text(offsets.tensor), " and weight of shape ", shape_text(weight.tensor));
 }
 
+bool is_given(const std::optional<Tensor>& tensor) {
+  return tensor.has_value() && tensor->defined();
+}
+
+// bias [E, out] beside weight [E, out, in]; `letter` is the name of `out`.
+void check_bias(const char* op, const Argument& bias, const Argument& weight, const char* letter) {
+  check_rank(op, bias, 2);
+  check_same_dtype(op, weight, bias);
+  check_same_device(op, weight, bias);
+  check_same_size(op, "E", weight, 0, bias, 0);
+  check_same_size(op, letter, weight, 1, bias, 1);
+}
+
 }  // namespace
 
 void check_route_plan(const Tensor& top_idx, int64_t num_experts) {
@@ -114,10 +138,7 @@ void check_dispatch(const Tensor& x_, const Tensor& row_slot_, const Tensor& slo
   const Argument x{"x", x_, "[T, D]"}, row_slot{"row_slot", row_slot_, "[R]"},
       slot_row{"slot_row", slot_row_, "[T, K]"};
   check_rows(op, x);
-  check_row_slot(op, row_slot);
-  check_slot_row(op, slot_row);
-  check_same_device(op, x, row_slot);
-  check_same_device(op, x, slot_row);
+  check_route(op, x, row_slot, slot_row);
   check_same_size(op, "T", x, 0, slot_row, 0);
 }
 
@@ -126,10 +147,7 @@ void check_dispatch_backward(const Tensor& grad_, const Tensor& row_slot_, const
   const Argument grad{"grad", grad_, "[R, D]"}, row_slot{"row_slot", row_slot_, "[R]"},
       slot_row{"slot_row", slot_row_, "[T, K]"};
   check_rows(op, grad);
-  check_row_slot(op, row_slot);
-  check_slot_row(op, slot_row);
-  check_same_device(op, grad, row_slot);
-  check_same_device(op, grad, slot_row);
+  check_route(op, grad, row_slot, slot_row);
   check_same_size(op, "R", grad, 0, row_slot, 0);
 }
 
@@ -145,13 +163,8 @@ void check_grouped_linear(
   check_same_device(op, x, weight);
   check_same_device(op, x, offsets);
   check_same_size(op, "in", x, 1, weight, 2);
-  if (bias_.has_value()) {
-    const Argument bias{"bias", *bias_, "[E, out]"};
-    check_rank(op, bias, 2);
-    check_same_dtype(op, weight, bias);
-    check_same_device(op, x, bias);
-    check_same_size(op, "E", weight, 0, bias, 0);
-    check_same_size(op, "out", weight, 1, bias, 1);
+  if (is_given(bias_)) {
+    check_bias(op, {"bias", *bias_, "[E, out]"}, weight, "out");
   }
 }
 
@@ -185,12 +198,10 @@ void check_combine(const Tensor& rows_, const Tensor& score_, const Tensor& slot
   const Argument rows{"rows", rows_, "[R, D]"}, score{"score", score_, "[T, K]"},
       slot_row{"slot_row", slot_row_, "[T, K]"};
   check_rows(op, rows);
-  check_rows(op, score);
   check_slot_row(op, slot_row);
+  check_score(op, score, slot_row);
   check_same_device(op, rows, score);
   check_same_device(op, rows, slot_row);
-  check_same_size(op, "T", score, 0, slot_row, 0);
-  check_same_size(op, "K", score, 1, slot_row, 1);
 }
 
 void check_combine_backward(
@@ -218,7 +229,7 @@ void check_topk_gate(
   TORCH_CHECK_VALUE(
       k > 0 && logits_.sym_size(1) >= k, op, ": k must be at least 1 and at most the number of experts N, got ", k,
       " for logits of shape ", shape_text(logits_));
-  if (selection_bias_.has_value() && selection_bias_->defined()) {
+  if (is_given(selection_bias_)) {
     const Argument bias{"selection_bias", *selection_bias_, "[N]"};
     check_rank(op, bias, 1);
     check_floating(op, bias);
@@ -240,9 +251,7 @@ void check_topk_gate_backward(
   check_slot_row(op, top_idx);
   parse_score_function(op, score_function);
   for (const Argument& argument : {grad, top_score}) {
-    check_rows(op, argument);
-    check_same_size(op, "T", argument, 0, top_idx, 0);
-    check_same_size(op, "K", argument, 1, top_idx, 1);
+    check_score(op, argument, top_idx);
     check_same_device(op, logits, argument);
   }
   check_same_device(op, logits, top_idx);
@@ -290,76 +299,43 @@ void check_prune_gate_by_capacity(const Tensor& top_idx_, const Tensor& budget_)
   check_same_device(op, top_idx, budget);
 }
 
-void check_moe_mlp(
-    const char* op,
-    const Tensor& x_,
-    const Tensor& w1_,
-    const std::optional<Tensor>& b1_,
-    const Tensor& w2_,
-    const std::optional<Tensor>& b2_,
-    const Tensor& score_,
-    const Tensor& row_slot_,
-    const Tensor& slot_row_,
-    const Tensor& offsets_,
-    std::string_view activation) {
-  const bool gated = is_gated(parse_activation(op, activation));
-  const Argument x{"x", x_, "[T, D]"}, w1{"w1", w1_, gated ? "[E, 2H, D]" : "[E, H, D]"},
-      w2{"w2", w2_, "[E, D, H]"}, score{"score", score_, "[T, K]"}, row_slot{"row_slot", row_slot_, "[R]"},
-      slot_row{"slot_row", slot_row_, "[T, K]"}, offsets{"offsets", offsets_, "[E + 1]"};
+void check_moe_mlp(const char* op, const MoeMlpArguments& of) {
+  const bool gated = is_gated(parse_activation(op, of.activation));
+  const Argument x{"x", of.x, "[T, D]"}, w1{"w1", of.w1, gated ? "[E, 2H, D]" : "[E, H, D]"},
+      w2{"w2", of.w2, "[E, D, H]"}, score{"score", of.score, "[T, K]"}, row_slot{"row_slot", of.row_slot, "[R]"},
+      slot_row{"slot_row", of.slot_row, "[T, K]"}, offsets{"offsets", of.offsets, "[E + 1]"};
   check_rows(op, x);
-  check_rows(op, score);
-  check_row_slot(op, row_slot);
-  check_slot_row(op, slot_row);
+  check_route(op, x, row_slot, slot_row);
+  check_score(op, score, slot_row);
   check_offsets(op, offsets);
-  check_weight(op, w1, offsets);
-  check_weight(op, w2, offsets);
   for (const Argument& weight : {w1, w2}) {
+    check_weight(op, weight, offsets);
     check_same_dtype(op, x, weight);
   }
-  for (const Argument& argument : {w1, w2, score, row_slot, slot_row, offsets}) {
+  for (const Argument& argument : {w1, w2, score, offsets}) {
     check_same_device(op, x, argument);
   }
   check_same_size(op, "T", x, 0, slot_row, 0);
-  check_same_size(op, "T", score, 0, slot_row, 0);
-  check_same_size(op, "K", score, 1, slot_row, 1);
   check_same_size(op, "D", x, 1, w1, 2);
   check_same_size(op, "D", x, 1, w2, 1);
   TORCH_CHECK_VALUE(
-      w1_.sym_size(1) == w2_.sym_size(2) * (gated ? 2 : 1), op, ": w1 ", w1.shape,
-      " and w2 [E, D, H] must agree in H for activation ", activation, ", got shapes ", shape_text(w1_), " and ",
-      shape_text(w2_));
-  const auto check_bias = [&](const char* name, const std::optional<Tensor>& given, const Argument& weight,
-                              const char* shape) {
-    if (given.has_value() && given->defined()) {
-      const Argument bias{name, *given, shape};
-      check_rank(op, bias, 2);
-      check_same_dtype(op, weight, bias);
-      check_same_device(op, x, bias);
-      check_same_size(op, "E", weight, 0, bias, 0);
-      check_same_size(op, gated && name[1] == '1' ? "2H" : name[1] == '1' ? "H" : "D", weight, 1, bias, 1);
-    }
-  };
-  check_bias("b1", b1_, w1, gated ? "[E, 2H]" : "[E, H]");
-  check_bias("b2", b2_, w2, "[E, D]");
+      of.w1.sym_size(1) == of.w2.sym_size(2) * (gated ? 2 : 1), op, ": w1 ", w1.shape,
+      " and w2 [E, D, H] must agree in H for activation ", of.activation, ", got shapes ", shape_text(of.w1), " and ",
+      shape_text(of.w2));
+  if (is_given(of.b1)) {
+    check_bias(op, {"b1", *of.b1, gated ? "[E, 2H]" : "[E, H]"}, w1, gated ? "2H" : "H");
+  }
+  if (is_given(of.b2)) {
+    check_bias(op, {"b2", *of.b2, "[E, D]"}, w2, "D");
+  }
 }
 
-void check_moe_mlp_backward(
-    const Tensor& grad_,
-    const Tensor& x_,
-    const Tensor& pre_activation_,
-    const Tensor& w1_,
-    const Tensor& w2_,
-    const std::optional<Tensor>& b2_,
-    const Tensor& score_,
-    const Tensor& row_slot_,
-    const Tensor& slot_row_,
-    const Tensor& offsets_,
-    std::string_view activation) {
+void check_moe_mlp_backward(const MoeMlpBackwardArguments& given) {
   const char* op = "fmoe::moe_mlp_backward";
-  check_moe_mlp(
-      op, x_, w1_, std::nullopt, w2_, b2_, score_, row_slot_, slot_row_, offsets_, activation);
-  const Argument grad{"grad", grad_, "[T, D]"}, x{"x", x_, "[T, D]"}, w1{"w1", w1_, "[E, H or 2H, D]"},
-      pre{"pre_activation", pre_activation_, "[R, H or 2H]"}, row_slot{"row_slot", row_slot_, "[R]"};
+  const MoeMlpArguments& of = given.forward;
+  check_moe_mlp(op, of);
+  const Argument grad{"grad", given.grad, "[T, D]"}, x{"x", of.x, "[T, D]"}, w1{"w1", of.w1, "[E, H or 2H, D]"},
+      pre{"pre_activation", given.pre_activation, "[R, H or 2H]"}, row_slot{"row_slot", of.row_slot, "[R]"};
   for (const Argument& argument : {grad, pre}) {
     check_rows(op, argument);
     check_same_dtype(op, x, argument);

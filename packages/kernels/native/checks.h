@@ -4,6 +4,8 @@
 // range) are checked by the kernels, which raise an IndexError.
 #pragma once
 
+#include "moe-mlp.h"
+
 #include <ATen/core/Tensor.h>
 
 #include <optional>
@@ -38,29 +40,7 @@ void check_assign_pos(const Tensor& cum_count, const Tensor& top_idx);
 void check_limit_by_capacity(const Tensor& expert_count, const Tensor& capacity);
 void check_prune_gate_by_capacity(const Tensor& top_idx, const Tensor& budget);
 
-void check_moe_mlp(
-    const char* op,
-    const Tensor& x,
-    const Tensor& w1,
-    const std::optional<Tensor>& b1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation);
-void check_moe_mlp_backward(
-    const Tensor& grad,
-    const Tensor& x,
-    const Tensor& pre_activation,
-    const Tensor& w1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation);
+void check_moe_mlp(const char* op, const MoeMlpArguments& arguments);
+void check_moe_mlp_backward(const MoeMlpBackwardArguments& arguments);
 
 }  // namespace fmoe

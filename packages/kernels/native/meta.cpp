@@ -109,31 +109,23 @@ Tensor prune_gate_by_capacity(const Tensor& top_idx, const Tensor& budget) {
   return indices(top_idx, top_idx.sym_sizes());
 }
 
-Tensor moe_mlp(
-    const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
-    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
-    const Tensor& offsets, std::string_view activation) {
-  check_moe_mlp("fmoe::moe_mlp", x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
-  return like(x, {x.sym_size(0), x.sym_size(1)});
+Tensor moe_mlp(const MoeMlpArguments& of) {
+  check_moe_mlp("fmoe::moe_mlp", of);
+  return like(of.x, {of.x.sym_size(0), of.x.sym_size(1)});
 }
 
-std::tuple<Tensor, Tensor> moe_mlp_forward(
-    const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
-    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
-    const Tensor& offsets, std::string_view activation) {
-  check_moe_mlp("fmoe::moe_mlp_forward", x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+std::tuple<Tensor, Tensor> moe_mlp_forward(const MoeMlpArguments& of) {
+  check_moe_mlp("fmoe::moe_mlp_forward", of);
   return {
-      like(x, {x.sym_size(0), x.sym_size(1)}), like(x, {row_slot.sym_size(0), w1.sym_size(1)})};
+      like(of.x, {of.x.sym_size(0), of.x.sym_size(1)}), like(of.x, {of.row_slot.sym_size(0), of.w1.sym_size(1)})};
 }
 
-ops::MoeMlpGrads moe_mlp_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& pre_activation, const Tensor& w1, const Tensor& w2,
-    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
-    const Tensor& offsets, std::string_view activation, std::array<bool, 6> output_mask) {
-  check_moe_mlp_backward(grad, x, pre_activation, w1, w2, b2, score, row_slot, slot_row, offsets, activation);
+MoeMlpGrads moe_mlp_backward(const MoeMlpBackwardArguments& given) {
+  check_moe_mlp_backward(given);
   const auto make = [&](size_t position, const Tensor& source, c10::SymIntArrayRef sizes) {
-    return output_mask[position] ? source.new_empty_symint(sizes) : like(source, {SymInt(0)});
+    return given.wanted[position] ? source.new_empty_symint(sizes) : like(source, {SymInt(0)});
   };
+  const Tensor &x = given.forward.x, &w1 = given.forward.w1, &w2 = given.forward.w2, &score = given.forward.score;
   return {
       make(0, x, x.sym_sizes()), make(1, w1, w1.sym_sizes()), make(2, w1, w1.sym_sizes().slice(0, 2)),
       make(3, w2, w2.sym_sizes()), make(4, w2, w2.sym_sizes().slice(0, 2)), make(5, score, score.sym_sizes())};
@@ -156,9 +148,9 @@ TORCH_LIBRARY_IMPL(fmoe, Meta, library) {
   library.impl("assign_pos", TORCH_FN(assign_pos));
   library.impl("limit_by_capacity", TORCH_FN(limit_by_capacity));
   library.impl("prune_gate_by_capacity", TORCH_FN(prune_gate_by_capacity));
-  library.impl("moe_mlp", TORCH_FN(moe_mlp));
-  library.impl("moe_mlp_forward", TORCH_FN(moe_mlp_forward));
-  library.impl("moe_mlp_backward", TORCH_FN(moe_mlp_backward));
+  library.impl("moe_mlp", TORCH_FN(moe_mlp_unpacked<moe_mlp>));
+  library.impl("moe_mlp_forward", TORCH_FN(moe_mlp_unpacked<moe_mlp_forward>));
+  library.impl("moe_mlp_backward", TORCH_FN(moe_mlp_backward_unpacked<moe_mlp_backward>));
 }
 
 }  // namespace fmoe

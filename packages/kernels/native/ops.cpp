@@ -116,50 +116,24 @@ Tensor topk_gate_backward(
   FMOE_CALL(topk_gate_backward, grad, logits, top_idx, top_score, score_function, normalize);
 }
 
-Tensor moe_mlp(
-    const Tensor& x,
-    const Tensor& w1,
-    const std::optional<Tensor>& b1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation) {
-  FMOE_CALL(moe_mlp, x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+Tensor moe_mlp(const MoeMlpArguments& of) {
+  static const auto handle = find("fmoe::moe_mlp", &moe_mlp_unpacked<moe_mlp>);
+  return handle.call(
+      of.x, of.w1, of.b1, of.w2, of.b2, of.score, of.row_slot, of.slot_row, of.offsets, of.activation);
 }
 
-std::tuple<Tensor, Tensor> moe_mlp_forward(
-    const Tensor& x,
-    const Tensor& w1,
-    const std::optional<Tensor>& b1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation) {
-  FMOE_CALL(moe_mlp_forward, x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+std::tuple<Tensor, Tensor> moe_mlp_forward(const MoeMlpArguments& of) {
+  static const auto handle = find("fmoe::moe_mlp_forward", &moe_mlp_unpacked<moe_mlp_forward>);
+  return handle.call(
+      of.x, of.w1, of.b1, of.w2, of.b2, of.score, of.row_slot, of.slot_row, of.offsets, of.activation);
 }
 
-MoeMlpGrads moe_mlp_backward(
-    const Tensor& grad,
-    const Tensor& x,
-    const Tensor& pre_activation,
-    const Tensor& w1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation,
-    std::array<bool, 6> output_mask) {
-  FMOE_CALL(
-      moe_mlp_backward, grad, x, pre_activation, w1, w2, b2, score, row_slot, slot_row, offsets, activation,
-      output_mask);
+MoeMlpGrads moe_mlp_backward(const MoeMlpBackwardArguments& given) {
+  static const auto handle = find("fmoe::moe_mlp_backward", &moe_mlp_backward_unpacked<moe_mlp_backward>);
+  const MoeMlpArguments& of = given.forward;
+  return handle.call(
+      given.grad, of.x, given.pre_activation, of.w1, of.w2, of.b2, of.score, of.row_slot, of.slot_row, of.offsets,
+      of.activation, given.wanted);
 }
 
 #undef FMOE_CALL

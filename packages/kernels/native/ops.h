@@ -7,9 +7,10 @@
 // [T, K] is the inverse; -1 means "no such": a padding row, a dropped slot.
 #pragma once
 
+#include "moe-mlp.h"
+
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <optional>
 #include <string_view>
 #include <tuple>
@@ -59,42 +60,9 @@ Tensor topk_gate_backward(
 // whose first H rows are the gate and last H rows the linear part: act(p) = silu(p[:H]) · p[H:], and so on (geglu with
 // the erf form of GELU). w2 [E, D, H]. `score` may have a dtype of its own. pre_activation [R, H or 2H] = W1 x + b1 in
 // the dtype of x, zeros in padding rows.
-Tensor moe_mlp(
-    const Tensor& x,
-    const Tensor& w1,
-    const std::optional<Tensor>& b1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation);
-std::tuple<Tensor, Tensor> moe_mlp_forward(
-    const Tensor& x,
-    const Tensor& w1,
-    const std::optional<Tensor>& b1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation);
-// Gradients of x, w1, b1, w2, b2 and score.
-using MoeMlpGrads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-MoeMlpGrads moe_mlp_backward(
-    const Tensor& grad,
-    const Tensor& x,
-    const Tensor& pre_activation,
-    const Tensor& w1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation,
-    std::array<bool, 6> output_mask);
+Tensor moe_mlp(const MoeMlpArguments& arguments);
+// y and pre_activation.
+std::tuple<Tensor, Tensor> moe_mlp_forward(const MoeMlpArguments& arguments);
+MoeMlpGrads moe_mlp_backward(const MoeMlpBackwardArguments& arguments);
 
 }  // namespace fmoe::ops

@@ -35,8 +35,10 @@ struct Route {
   Tensor slot_row;  // [T, K]
   Groups groups;
 
-  Route(const char* op, const Tensor& row_slot_, const Tensor& slot_row_, const Tensor& offsets)
-      : row_slot(as_indices(row_slot_)), slot_row(as_indices(slot_row_)), groups(op, offsets, row_slot_.size(0)) {
+  Route(const char* op, const MoeMlpArguments& of)
+      : row_slot(as_indices(of.row_slot)),
+        slot_row(as_indices(of.slot_row)),
+        groups(op, of.offsets, of.row_slot.size(0)) {
     check_inverse(op, slot_of(), row_slot.numel(), slot_row.const_data_ptr<int64_t>(), slot_row.numel());
     for (int64_t row = 0; row < row_slot.numel(); ++row) {
       TORCH_CHECK_INDEX(
@@ -102,26 +104,23 @@ Tensor sum_of_choices(const Route& route, const Tensor& rows, const Tensor& fact
 }
 
 // y, and the pre-activations where `keep` is set.
-std::tuple<Tensor, Tensor> run_forward(
-    const char* op, bool keep, const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
-    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
-    const Tensor& offsets, std::string_view activation_name) {
-  check_moe_mlp(op, x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation_name);
-  const Activation activation = parse_activation(op, activation_name);
-  const Route route(op, row_slot, slot_row, offsets);
-  const Tensor tokens = x.contiguous();
-  const auto dtype = x.scalar_type(), wide = at::toOpMathType(dtype);
-  const int64_t width = w1.size(1), hidden = w2.size(2), features = x.size(1);
+std::tuple<Tensor, Tensor> run_forward(const char* op, bool keep, const MoeMlpArguments& of) {
+  check_moe_mlp(op, of);
+  const Activation activation = parse_activation(op, of.activation);
+  const Route route(op, of);
+  const Tensor tokens = of.x.contiguous();
+  const auto dtype = tokens.scalar_type(), wide = at::toOpMathType(dtype);
+  const int64_t width = of.w1.size(1), hidden = of.w2.size(2), features = tokens.size(1);
   const int64_t rows = route.row_count(), used = route.groups.rows();
 
   Tensor pre = keep ? at::empty({rows, width}, tokens.options()) : Tensor();
   if (keep && used < rows) {
     pre.narrow(0, used, rows - used).zero_();
   }
-  Tensor outputs = at::empty({rows, w2.size(1)}, tokens.options().dtype(wide));
+  Tensor outputs = at::empty({rows, features}, tokens.options().dtype(wide));
   for_row_shares(route.groups, features * (width + hidden), [&](int64_t expert, int64_t begin, int64_t count) {
-    const Tensor up = expert_slice(w1, expert), down = expert_slice(w2, expert);
-    const auto up_bias = expert_slice(b1, expert), down_bias = expert_slice(b2, expert);
+    const Tensor up = expert_slice(of.w1, expert), down = expert_slice(of.w2, expert);
+    const auto up_bias = expert_slice(of.b1, expert), down_bias = expert_slice(of.b2, expert);
     for_blocks(begin, count, [&](int64_t first, int64_t size) {
       const bool in_place = keep && dtype == wide;
       Tensor inner = in_place ? pre.narrow(0, first, size) : at::empty({size, width}, outputs.options());
@@ -135,59 +134,50 @@ std::tuple<Tensor, Tensor> run_forward(
       linear_out(outputs.narrow(0, first, size), active, down, down_bias);
     });
   });
-  return {sum_of_choices(route, outputs, score.to(wide).contiguous(), dtype), pre};
+  return {sum_of_choices(route, outputs, of.score.to(wide).contiguous(), dtype), pre};
 }
 
-Tensor moe_mlp(
-    const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
-    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
-    const Tensor& offsets, std::string_view activation) {
-  return std::get<0>(run_forward(
-      "fmoe::moe_mlp", false, x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation));
+Tensor moe_mlp(const MoeMlpArguments& of) {
+  return std::get<0>(run_forward("fmoe::moe_mlp", false, of));
 }
 
-std::tuple<Tensor, Tensor> moe_mlp_forward(
-    const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
-    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
-    const Tensor& offsets, std::string_view activation) {
-  return run_forward(
-      "fmoe::moe_mlp_forward", true, x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+std::tuple<Tensor, Tensor> moe_mlp_forward(const MoeMlpArguments& of) {
+  return run_forward("fmoe::moe_mlp_forward", true, of);
 }
 
-ops::MoeMlpGrads moe_mlp_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& pre_activation, const Tensor& w1, const Tensor& w2,
-    const std::optional<Tensor>& b2, const Tensor& score, const Tensor& row_slot, const Tensor& slot_row,
-    const Tensor& offsets, std::string_view activation_name, std::array<bool, 6> output_mask) {
+MoeMlpGrads moe_mlp_backward(const MoeMlpBackwardArguments& given) {
   const char* op = "fmoe::moe_mlp_backward";
-  check_moe_mlp_backward(
-      grad, x, pre_activation, w1, w2, b2, score, row_slot, slot_row, offsets, activation_name);
-  const auto [want_x, want_w1, want_b1, want_w2, want_b2, want_score] = output_mask;
-  const Activation activation = parse_activation(op, activation_name);
-  const Route route(op, row_slot, slot_row, offsets);
-  const Tensor tokens = x.contiguous(), incoming = grad.contiguous(), pre = pre_activation.contiguous();
-  const auto dtype = x.scalar_type(), wide = at::toOpMathType(dtype);
+  check_moe_mlp_backward(given);
+  const MoeMlpArguments& of = given.forward;
+  const auto& wanted = given.wanted;
+  const bool want_x = wanted[0], want_w1 = wanted[1], want_b1 = wanted[2], want_w2 = wanted[3], want_b2 = wanted[4],
+             want_score = wanted[5];
+  const Activation activation = parse_activation(op, of.activation);
+  const Route route(op, of);
+  const Tensor tokens = of.x.contiguous(), incoming = given.grad.contiguous(),
+               pre = given.pre_activation.contiguous();
+  const auto dtype = tokens.scalar_type(), wide = at::toOpMathType(dtype);
   const auto options = tokens.options().dtype(wide);
-  const int64_t width = w1.size(1), hidden = w2.size(2), features = x.size(1), out_features = w2.size(1);
+  const int64_t width = of.w1.size(1), hidden = of.w2.size(2), features = tokens.size(1);
   const int64_t rows = route.row_count();
-  const Tensor factor = score.to(wide).contiguous();
-  const auto make = [&](bool wanted, int64_t columns) {
-    return at::empty({wanted ? rows : 0, columns}, options);
+  const Tensor factor = of.score.to(wide).contiguous();
+  const auto make = [&](bool kept, int64_t columns) {
+    return at::empty({kept ? rows : 0, columns}, options);
   };
 
   // What the weights' gradients need of every row.
   const bool first_layer = want_w1 || want_b1, second_layer = want_w2 || want_b2;
   Tensor inputs = make(want_w1, features), pre_grad = make(first_layer, width);
-  Tensor active = make(want_w2, hidden), output_grad = make(second_layer, out_features);
+  Tensor active = make(want_w2, hidden), output_grad = make(second_layer, features);
   Tensor input_grad = make(want_x, features);
   Tensor score_grad = at::zeros({want_score ? factor.numel() : 0}, options);
   const auto slice = [](Tensor& rows, bool kept, int64_t first, int64_t size) {
     return kept ? rows.narrow(0, first, size) : at::empty({size, rows.size(1)}, rows.options());
   };
 
-  for_row_shares(route.groups, features * width + out_features * hidden,
-                 [&](int64_t expert, int64_t begin, int64_t count) {
-    const Tensor up = expert_slice(w1, expert), down = expert_slice(w2, expert);
-    const auto down_bias = expert_slice(b2, expert);
+  for_row_shares(route.groups, features * (width + hidden), [&](int64_t expert, int64_t begin, int64_t count) {
+    const Tensor up = expert_slice(of.w1, expert), down = expert_slice(of.w2, expert);
+    const auto down_bias = expert_slice(of.b2, expert);
     const Tensor bias_row = down_bias ? down_bias->contiguous() : Tensor();
     for_blocks(begin, count, [&](int64_t first, int64_t size) {
       Tensor row_factor = at::empty({size}, options), product = at::empty({size}, options);
@@ -209,7 +199,7 @@ ops::MoeMlpGrads moe_mlp_backward(
       // row_grad was needed as it came in until here; what the second layer's gradients take is scaled.
       activation_kernels().scale(
           {wide, row_grad.mutable_data_ptr(), product.mutable_data_ptr(), row_factor.const_data_ptr(),
-           bias_row.defined() ? bias_row.const_data_ptr() : nullptr, size, out_features});
+           bias_row.defined() ? bias_row.const_data_ptr() : nullptr, size, features});
       if (second_layer) {
         output_grad.narrow(0, first, size).copy_(row_grad);
       }
@@ -254,15 +244,15 @@ ops::MoeMlpGrads moe_mlp_backward(
   layer_grads(w2_grad, b2_grad, want_w2, want_b2, output_grad, active);
   return {
       want_x ? sum_of_choices(route, input_grad, Tensor(), dtype) : none(), w1_grad, b1_grad, w2_grad, b2_grad,
-      want_score ? score_grad.view_as(factor).to(score.scalar_type()) : at::empty({0}, score.options())};
+      want_score ? score_grad.view_as(factor).to(of.score.scalar_type()) : at::empty({0}, of.score.options())};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fmoe, CPU, library) {
-  library.impl("moe_mlp", TORCH_FN(moe_mlp));
-  library.impl("moe_mlp_forward", TORCH_FN(moe_mlp_forward));
-  library.impl("moe_mlp_backward", TORCH_FN(moe_mlp_backward));
+  library.impl("moe_mlp", TORCH_FN(moe_mlp_unpacked<moe_mlp>));
+  library.impl("moe_mlp_forward", TORCH_FN(moe_mlp_unpacked<moe_mlp_forward>));
+  library.impl("moe_mlp_backward", TORCH_FN(moe_mlp_backward_unpacked<moe_mlp_backward>));
 }
 
 }  // namespace fmoe::cpu

@@ -7,16 +7,11 @@ namespace fmoe::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
 constexpr double kSqrtHalf = 0.70710678118654752440;
 constexpr double kInverseSqrtTwoPi = 0.39894228040143267794;
 constexpr double kSqrtTwoOverPi = 0.79788456080286535588;
 constexpr double kTanhCubic = 0.044715;
 
-
-__device__ inline float exponential(float x) { return expf(x); }
-__device__ inline double exponential(double x) { return exp(x); }
 __device__ inline float error_function(float x) { return erff(x); }
 __device__ inline double error_function(double x) { return erf(x); }
 __device__ inline float hyperbolic_tangent(float x) { return tanhf(x); }
@@ -125,14 +120,6 @@ __global__ void activation_forward_kernel(ActivationForward task, Function funct
   }
 }
 
-template <typename A>
-__device__ inline A sum_of_warp(A value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  }
-  return value;
-}
-
 // One warp a row: each lane keeps its part of ⟨d, a⟩, and the warp adds the parts by a fixed tree.
 template <typename T, int kSize, typename Function>
 __global__ void activation_backward_kernel(
@@ -149,13 +136,7 @@ __global__ void activation_backward_kernel(
   const auto* pre = static_cast<const V*>(task.pre) + row * pre_vectors;
   auto* inner = static_cast<V*>(task.inner) + row * vectors;
   auto* pre_grad = static_cast<V*>(task.pre_grad) + row * pre_vectors;
-  int64_t slot = task.row_slot[row];
-  if (slot < 0 || slot >= task.slots) {
-    if (slot != -1) {
-      raise(flags, BadValue::RowSlot);
-    }
-    slot = -1;
-  }
+  const int64_t slot = guarded(task.row_slot[row], task.slots, flags, BadValue::RowSlot);
   if (slot < 0) {
     for (int64_t vector = lane; vector < vectors; vector += kWarp) {
       inner[vector] = V{};
@@ -251,9 +232,9 @@ void activation_backward(const ActivationBackward& task, cudaStream_t stream) {
   with_dtype(task.dtype, [&](auto element) {
     using T = decltype(element);
     const bool wide = is_wide<T>(task.hidden, task.pre, task.inner, task.pre_grad);
-    const auto blocks = static_cast<unsigned>(divide_up(task.rows, kThreads / kWarp));
     with_function<T>(task.activation, wide, [&](auto size, auto function) {
-      activation_backward_kernel<T, size()><<<blocks, kThreads, 0, stream>>>(task, function, error_flags());
+      activation_backward_kernel<T, size()><<<blocks_of_warps(task.rows), kThreads, 0, stream>>>(
+          task, function, error_flags());
     });
   });
   check(cudaGetLastError());

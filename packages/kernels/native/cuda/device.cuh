@@ -13,6 +13,11 @@
 
 namespace fmoe::cuda {
 
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+// Threads of a block where the kernel does not ask for another number.
+constexpr int kThreads = 256;
+
 inline void check(cudaError_t status) {
   if (status != cudaSuccess) {
     throw std::runtime_error(std::string("CUDA error: ") + cudaGetErrorString(status));
@@ -21,6 +26,11 @@ inline void check(cudaError_t status) {
 
 inline int64_t divide_up(int64_t value, int64_t by) {
   return (value + by - 1) / by;
+}
+
+// Blocks of kThreads that have a warp for each of `count` items.
+inline unsigned blocks_of_warps(int64_t count) {
+  return static_cast<unsigned>(divide_up(count, kThreads / kWarp));
 }
 
 // Calls function(T{}) with the element type of `dtype`.
@@ -77,6 +87,33 @@ bool is_wide(int64_t features, const Pointers*... pointers) {
   return features % kWide<T> == 0 && ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
+// Launches by launch(T{}, size) with the element type and the number of elements of a vector that rows of `features` at these
+// addresses allow, both known at compile time.
+template <typename Launch, typename... Pointers>
+void with_vectors(Dtype dtype, int64_t features, const Launch& launch, const Pointers*... pointers) {
+  with_dtype(dtype, [&](auto element) {
+    using T = decltype(element);
+    if (is_wide<T>(features, pointers...)) {
+      launch(element, std::integral_constant<int, kWide<T>>{});
+    } else {
+      launch(element, std::integral_constant<int, 1>{});
+    }
+  });
+  check(cudaGetLastError());
+}
+
+// The sum over the lanes of a warp, on all of them, by a fixed tree.
+template <typename A>
+__device__ inline A sum_of_warp(A value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, distance);
+  }
+  return value;
+}
+
+__device__ inline float exponential(float x) { return expf(x); }
+__device__ inline double exponential(double x) { return exp(x); }
+
 // Rows [begin, end) of an expert, always inside [0, rows]; `bad` where the offsets do not say that by themselves.
 struct Group {
   int64_t begin;
@@ -105,6 +142,17 @@ __device__ inline int64_t expert_of_row(const int64_t* offsets, int64_t experts,
 
 __device__ inline void raise(int32_t* flags, BadValue what) {
   flags[static_cast<int>(what)] = 1;
+}
+
+// A slot or row number as it may be used: in [0, limit) or -1.
+__device__ inline int64_t guarded(int64_t index, int64_t limit, int32_t* flags, BadValue what) {
+  if (index >= 0 && index < limit) {
+    return index;
+  }
+  if (index != -1) {
+    raise(flags, what);
+  }
+  return -1;
 }
 
 }  // namespace fmoe::cuda

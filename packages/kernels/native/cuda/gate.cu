@@ -7,14 +7,9 @@ namespace fmoe::cuda {
 
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kMaximumWarps = 8;
 constexpr int kSharedBytes = 32 * 1024;
-constexpr int kThreads = 256;
-constexpr unsigned kAllLanes = 0xffffffffu;
 
-__device__ inline float exponential(float x) { return expf(x); }
-__device__ inline double exponential(double x) { return exp(x); }
 __device__ inline float logarithm_of_one_plus(float x) { return log1pf(x); }
 __device__ inline double logarithm_of_one_plus(double x) { return log1p(x); }
 
@@ -38,14 +33,6 @@ template <typename A>
 __device__ inline A largest_of_warp(A value) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
     value = max(value, __shfl_xor_sync(kAllLanes, value, distance));
-  }
-  return value;
-}
-
-template <typename A>
-__device__ inline A sum_of_warp(A value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, distance);
   }
   return value;
 }
@@ -257,8 +244,7 @@ void choose_experts_backward(const TopkGateBackward& task, cudaStream_t stream) 
   }
   with_dtype(task.dtype, [&](auto element) {
     using T = decltype(element);
-    const auto blocks = static_cast<unsigned>(divide_up(task.tokens, kThreads / kWarp));
-    topk_gate_backward_kernel<T><<<blocks, kThreads, 0, stream>>>(task);
+    topk_gate_backward_kernel<T><<<blocks_of_warps(task.tokens), kThreads, 0, stream>>>(task);
   });
   check(cudaGetLastError());
 }

@@ -11,10 +11,6 @@ namespace fmoe::cuda {
 
 namespace {
 
-std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-  return tensor.has_value() && tensor->defined() ? std::make_optional(tensor->contiguous()) : std::nullopt;
-}
-
 Tensor grouped_linear(
     const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& offsets) {
   check_grouped_linear(x, weight, bias, offsets);

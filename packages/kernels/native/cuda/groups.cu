@@ -7,13 +7,11 @@ namespace fmoe::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
 // Column sums: each warp adds up every kSumWarps-th row of an expert.
 constexpr int kSumWarps = 16;
 
 template <typename T, int kSize>
-__global__ void column_sum_kernel(GroupedColumnSum task) {
+__global__ void column_sum_kernel(GroupedColumnSum task, int32_t* flags) {
   using V = Vector<T, kSize>;
   __shared__ Accumulator<T> partial[kSumWarps][kWarp * kSize];
   const int64_t expert = blockIdx.y, vectors = task.features / kSize;
@@ -26,9 +24,14 @@ __global__ void column_sum_kernel(GroupedColumnSum task) {
     const auto* factor = static_cast<const Accumulator<T>*>(task.factor);
 #pragma unroll 4
     for (int64_t row = group.begin + warp; row < group.end; row += kSumWarps) {
-      const V value = rows[row * vectors];
-      const int64_t slot = factor ? task.row_slot[row] : -1;
-      const Accumulator<T> scale = slot < 0 ? Accumulator<T>(1) : factor[slot];
+      V value = rows[row * vectors];
+      Accumulator<T> scale = 1;
+      if (factor != nullptr) {
+        const int64_t slot = guarded(task.row_slot[row], task.slots, flags, BadValue::RowSlot);
+        scale = slot < 0 ? Accumulator<T>(0) : factor[slot];
+        // A row without a slot may hold anything.
+        value = slot < 0 ? V{} : value;
+      }
 #pragma unroll
       for (int i = 0; i < kSize; ++i) {
         total[i] += scale * widen(value.lane[i]);
@@ -127,7 +130,7 @@ void grouped_column_sum(const GroupedColumnSum& task, cudaStream_t stream) {
     const bool vectors = task.features % kSize == 0 && reinterpret_cast<uintptr_t>(task.rows) % 16 == 0;
     const auto launch = [&](auto size) {
       const dim3 grid(static_cast<unsigned>(divide_up(task.features / size(), kWarp)), task.experts);
-      column_sum_kernel<T, size()><<<grid, kSumWarps * kWarp, 0, stream>>>(task);
+      column_sum_kernel<T, size()><<<grid, kSumWarps * kWarp, 0, stream>>>(task, error_flags());
     };
     if (vectors) {
       launch(std::integral_constant<int, kSize>{});
@@ -142,17 +145,13 @@ void finish_rows(const FinishRows& task, cudaStream_t stream) {
   if (task.row_count * task.features == 0) {
     return;
   }
-  with_dtype(task.dtype, [&](auto element) {
-    using T = decltype(element);
-    const auto blocks = static_cast<unsigned>(
-        std::min<int64_t>(divide_up(task.row_count, kThreads / kWarp), task.bias ? 1 << 20 : 1024));
-    if (is_wide<T>(task.features, task.rows, task.bias)) {
-      finish_rows_kernel<T, kWide<T>><<<blocks, kThreads, 0, stream>>>(task);
-    } else {
-      finish_rows_kernel<T, 1><<<blocks, kThreads, 0, stream>>>(task);
-    }
-  });
-  check(cudaGetLastError());
+  const unsigned blocks = std::min(blocks_of_warps(task.row_count), task.bias ? 1u << 20 : 1024u);
+  with_vectors(
+      task.dtype, task.features,
+      [&](auto element, auto size) {
+        finish_rows_kernel<decltype(element), size()><<<blocks, kThreads, 0, stream>>>(task);
+      },
+      task.rows, task.bias);
 }
 
 void group_ends(int32_t* out, const int64_t* offsets, int64_t experts, int64_t rows, cudaStream_t stream) {

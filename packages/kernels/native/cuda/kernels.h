@@ -191,7 +191,8 @@ struct GroupedProduct {
 };
 void grouped_product(const GroupedProduct& task, cudaStream_t stream);
 
-// out[e] = Σ of the rows of expert e, accumulated as above; each times factor[row_slot[r]] unless that is null.
+// out[e] = Σ of the rows of expert e, accumulated as above; each times factor[row_slot[r]] unless that is null, and then
+// without the rows that have no slot.
 struct GroupedColumnSum {
   Dtype dtype;
   void* out;                // [E, D]
@@ -201,6 +202,7 @@ struct GroupedColumnSum {
   const int64_t* row_slot;  // [R], read only with a factor
   int64_t experts;
   int64_t row_count;
+  int64_t slots;            // T * K, read only with a factor
   int64_t features;
 };
 void grouped_column_sum(const GroupedColumnSum& task, cudaStream_t stream);

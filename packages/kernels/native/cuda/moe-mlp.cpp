@@ -12,7 +12,6 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include <array>
 #include <string_view>
 #include <tuple>
 
@@ -51,100 +50,58 @@ Tensor summed(const Tensor& rows, const Tensor& factor, const Tensor& slot_row) 
   return result;
 }
 
-std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-  return tensor.has_value() && tensor->defined() ? std::make_optional(tensor->contiguous()) : std::nullopt;
-}
-
-std::tuple<Tensor, Tensor> run_forward(
-    const char* op,
-    const Tensor& x,
-    const Tensor& w1,
-    const std::optional<Tensor>& b1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view name) {
-  check_moe_mlp(op, x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, name);
-  const c10::cuda::CUDAGuard guard(x.device());
-  const Activation activation = activation_of(op, name);
-  const Tensor slots = as_indices(row_slot), rows_of = as_indices(slot_row), up = w1.contiguous(),
-               down = w2.contiguous();
-  const auto up_bias = contiguous(b1);
-  GroupOffsets groups(offsets, slots.size(0));
+std::tuple<Tensor, Tensor> run_forward(const char* op, const MoeMlpArguments& of) {
+  check_moe_mlp(op, of);
+  const c10::cuda::CUDAGuard guard(of.x.device());
+  const Activation activation = activation_of(op, of.activation);
+  const Tensor& x = of.x;
+  const Tensor rows_of = as_indices(of.slot_row), up = of.w1.contiguous(), down = of.w2.contiguous();
+  const auto up_bias = contiguous(of.b1);
+  const int64_t row_count = of.row_slot.size(0);
+  GroupOffsets groups(of.offsets, row_count);
   Tensor pre;
   bool bias_is_in = false;
   {
-    const Tensor rows = spread_rows(x.contiguous(), rows_of, slots.size(0));
+    const Tensor rows = spread_rows(x.contiguous(), rows_of, row_count);
     bias_is_in = adds_bias_for_free(rows, up);
     pre = product_forward(rows, up, bias_is_in ? up_bias : std::nullopt, groups, Padding::Undefined);
   }
-  Tensor hidden = at::empty({slots.size(0), down.size(2)}, x.options());
+  Tensor hidden = at::empty({row_count, down.size(2)}, x.options());
   activation_forward(
       {dtype_of(x), activation, pre.mutable_data_ptr(), hidden.mutable_data_ptr(),
-       bias_is_in ? nullptr : data(up_bias), groups.begin(), groups.experts(), slots.size(0), down.size(2)},
+       bias_is_in ? nullptr : data(up_bias), groups.begin(), groups.experts(), row_count, down.size(2)},
       current_stream());
-  const Tensor out = product_forward(hidden, down, contiguous(b2), groups, Padding::Undefined);
-  return {summed(out, as_factor(score, x), rows_of), pre};
+  const Tensor out = product_forward(hidden, down, contiguous(of.b2), groups, Padding::Undefined);
+  return {summed(out, as_factor(of.score, x), rows_of), pre};
 }
 
-std::tuple<Tensor, Tensor> moe_mlp_forward(
-    const Tensor& x,
-    const Tensor& w1,
-    const std::optional<Tensor>& b1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation) {
-  return run_forward("fmoe::moe_mlp_forward", x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation);
+std::tuple<Tensor, Tensor> moe_mlp_forward(const MoeMlpArguments& of) {
+  return run_forward("fmoe::moe_mlp_forward", of);
 }
 
-Tensor moe_mlp(
-    const Tensor& x,
-    const Tensor& w1,
-    const std::optional<Tensor>& b1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view activation) {
-  return std::get<0>(
-      run_forward("fmoe::moe_mlp", x, w1, b1, w2, b2, score, row_slot, slot_row, offsets, activation));
+Tensor moe_mlp(const MoeMlpArguments& of) {
+  return std::get<0>(run_forward("fmoe::moe_mlp", of));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> moe_mlp_backward(
-    const Tensor& grad,
-    const Tensor& x,
-    const Tensor& pre_activation,
-    const Tensor& w1,
-    const Tensor& w2,
-    const std::optional<Tensor>& b2,
-    const Tensor& score,
-    const Tensor& row_slot,
-    const Tensor& slot_row,
-    const Tensor& offsets,
-    std::string_view name,
-    std::array<bool, 6> wanted) {
-  check_moe_mlp_backward(
-      grad, x, pre_activation, w1, w2, b2, score, row_slot, slot_row, offsets, name);
-  const c10::cuda::CUDAGuard guard(x.device());
-  const Tensor incoming = grad.contiguous(), slots = as_indices(row_slot), rows_of = as_indices(slot_row),
-               up = w1.contiguous(), down = w2.contiguous(), pre = pre_activation.contiguous(),
-               factor = as_factor(score, x);
-  const auto down_bias = contiguous(b2);
+MoeMlpGrads moe_mlp_backward(const MoeMlpBackwardArguments& given) {
+  check_moe_mlp_backward(given);
+  const MoeMlpArguments& of = given.forward;
+  const c10::cuda::CUDAGuard guard(of.x.device());
+  const Tensor& x = of.x;
+  const Tensor incoming = given.grad.contiguous(), slots = as_indices(of.row_slot), rows_of = as_indices(of.slot_row),
+               up = of.w1.contiguous(), down = of.w2.contiguous(), pre = given.pre_activation.contiguous(),
+               factor = as_factor(of.score, x);
+  const auto down_bias = contiguous(of.b2);
   const int64_t row_count = slots.size(0), choices = rows_of.size(1);
-  const auto [want_x, want_w1, want_b1, want_w2, want_b2, want_score] = wanted;
-  const Tensor none = at::empty({0}, x.options());
-  Tensor x_grad = none, w1_grad = none, b1_grad = none, w2_grad = none, b2_grad = none,
-         score_grad = at::empty({0}, score.options());
-  GroupOffsets groups(offsets, row_count);
+  const auto [want_x, want_w1, want_b1, want_w2, want_b2, want_score] = given.wanted;
+  // Results may not share memory, so each unwanted one is a tensor of its own.
+  const auto none_unless = [](bool is_wanted, const Tensor& of_dtype) {
+    return is_wanted ? Tensor() : at::empty({0}, of_dtype.options());
+  };
+  Tensor x_grad = none_unless(want_x, x), w1_grad = none_unless(want_w1, x), b1_grad = none_unless(want_b1, x),
+         w2_grad = none_unless(want_w2, x), b2_grad = none_unless(want_b2, x),
+         score_grad = none_unless(want_score, of.score);
+  GroupOffsets groups(of.offsets, row_count);
 
   Tensor pre_grad;
   {
@@ -158,13 +115,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> moe_mlp_backward(
       // Dropped slots have no row that would write theirs.
       Tensor factor_grad = at::zeros(factor.sizes(), factor.options());
       activation_backward(
-          {dtype_of(x), activation_of("fmoe::moe_mlp_backward", name), pre.const_data_ptr(), inner.mutable_data_ptr(),
-           pre_grad.mutable_data_ptr(), factor.const_data_ptr(), factor_grad.mutable_data_ptr(),
+          {dtype_of(x), activation_of("fmoe::moe_mlp_backward", of.activation), pre.const_data_ptr(),
+           inner.mutable_data_ptr(), pre_grad.mutable_data_ptr(), factor.const_data_ptr(), factor_grad.mutable_data_ptr(),
            incoming.const_data_ptr(), want_score ? data(down_bias) : nullptr, indices(slots), groups.begin(),
            groups.experts(), row_count, factor.numel(), choices, down.size(2), x.size(1)},
           current_stream());
       if (want_score) {
-        score_grad = factor_grad.to(score.scalar_type());
+        score_grad = factor_grad.to(of.score.scalar_type());
       }
       if (want_w2) {
         w2_grad = product_weight_grad(out_grad, inner, groups);
@@ -186,9 +143,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> moe_mlp_backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fmoe, CUDA, library) {
-  library.impl("moe_mlp", TORCH_FN(moe_mlp));
-  library.impl("moe_mlp_forward", TORCH_FN(moe_mlp_forward));
-  library.impl("moe_mlp_backward", TORCH_FN(moe_mlp_backward));
+  library.impl("moe_mlp", TORCH_FN(moe_mlp_unpacked<moe_mlp>));
+  library.impl("moe_mlp_forward", TORCH_FN(moe_mlp_unpacked<moe_mlp_forward>));
+  library.impl("moe_mlp_backward", TORCH_FN(moe_mlp_backward_unpacked<moe_mlp_backward>));
 }
 
 }  // namespace fmoe::cuda

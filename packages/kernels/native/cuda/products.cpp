@@ -134,7 +134,8 @@ Tensor column_sums(
   Tensor result = at::empty({groups.experts(), rows.size(1)}, rows.options());
   grouped_column_sum(
       {dtype_of(rows), result.mutable_data_ptr(), rows.const_data_ptr(), groups.begin(), data(factor),
-       row_slot.has_value() ? indices(*row_slot) : nullptr, groups.experts(), rows.size(0), rows.size(1)},
+       row_slot.has_value() ? indices(*row_slot) : nullptr, groups.experts(), rows.size(0),
+       factor.has_value() ? factor->numel() : 0, rows.size(1)},
       current_stream());
   return result;
 }

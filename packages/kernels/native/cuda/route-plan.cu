@@ -14,8 +14,6 @@ namespace fmoe::cuda {
 
 namespace {
 
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kSumThreads = 1024;
 // A warp's counters are 16 bits wide; with at most this many experts, 32 warps have room for theirs.
 constexpr int kSingleBlockExperts = 1024;

@@ -8,20 +8,7 @@ namespace fmoe::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
 constexpr int64_t kMaximumBlocks = 1 << 20;
-
-// A slot or row number as it may be used: in [0, limit) or -1.
-__device__ int64_t guarded(int64_t index, int64_t limit, int32_t* flags, BadValue what) {
-  if (index >= 0 && index < limit) {
-    return index;
-  }
-  if (index != -1) {
-    raise(flags, what);
-  }
-  return -1;
-}
 
 // The pairs (row, vector of the row) of this thread: a grid-stride loop without a division for each step.
 template <typename Body>
@@ -175,9 +162,7 @@ __global__ void weighted_sum_backward_kernel(WeightedSumBackward task, int32_t* 
     }
     target[vector] = result;
   }
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    product += __shfl_xor_sync(0xffffffffu, product, distance);
-  }
+  product = sum_of_warp(product);
   if (lane == 0) {
     factor_grad[slot] = product;
     task.named[row] = 1;
@@ -198,66 +183,47 @@ __global__ void zero_unnamed_kernel(T* rows, const uint8_t* named, int64_t row_c
   }
 }
 
-// Calls launch(kSize) with the vector size that the rows allow, as a compile-time constant.
-template <typename T, typename Launch, typename... Pointers>
-void with_vectors(const Launch& launch, int64_t features, const Pointers*... pointers) {
-  if (is_wide<T>(features, pointers...)) {
-    launch(std::integral_constant<int, kWide<T>>{});
-  } else {
-    launch(std::integral_constant<int, 1>{});
-  }
-}
-
 }  // namespace
 
 void gather(const Gather& task, cudaStream_t stream) {
   if (task.rows * task.features == 0) {
     return;
   }
-  with_dtype(task.dtype, [&](auto element) {
-    using T = decltype(element);
-    with_vectors<T>(
-        [&](auto size) {
-          const auto blocks = static_cast<unsigned>(divide_up(task.rows, kThreads / kWarp));
-          gather_kernel<T, size()><<<blocks, kThreads, 0, stream>>>(task, error_flags());
-        },
-        task.features, task.x, task.out);
-  });
-  check(cudaGetLastError());
+  with_vectors(
+      task.dtype, task.features,
+      [&](auto element, auto size) {
+        gather_kernel<decltype(element), size()><<<blocks_of_warps(task.rows), kThreads, 0, stream>>>(
+            task, error_flags());
+      },
+      task.x, task.out);
 }
 
 void spread(const Spread& task, cudaStream_t stream) {
   if (task.tokens * task.features == 0) {
     return;
   }
-  with_dtype(task.dtype, [&](auto element) {
-    using T = decltype(element);
-    with_vectors<T>(
-        [&](auto size) {
-          const auto blocks = static_cast<unsigned>(divide_up(task.tokens, kThreads / kWarp));
-          spread_kernel<T, size()><<<blocks, kThreads, 0, stream>>>(task, error_flags());
-        },
-        task.features, task.x, task.out);
-  });
-  check(cudaGetLastError());
+  with_vectors(
+      task.dtype, task.features,
+      [&](auto element, auto size) {
+        spread_kernel<decltype(element), size()><<<blocks_of_warps(task.tokens), kThreads, 0, stream>>>(
+            task, error_flags());
+      },
+      task.x, task.out);
 }
 
 void weighted_sum(const WeightedSum& task, cudaStream_t stream) {
   if (task.tokens * task.features == 0) {
     return;
   }
-  with_dtype(task.dtype, [&](auto element) {
-    using T = decltype(element);
-    with_vectors<T>(
-        [&](auto size) {
-          const unsigned blocks = blocks_for(task.tokens * (task.features / size()));
-          const auto kernel =
-              task.factor ? weighted_sum_kernel<T, size(), true> : weighted_sum_kernel<T, size(), false>;
-          kernel<<<blocks, kThreads, 0, stream>>>(task, error_flags());
-        },
-        task.features, task.rows, task.out);
-  });
-  check(cudaGetLastError());
+  with_vectors(
+      task.dtype, task.features,
+      [&](auto element, auto size) {
+        using T = decltype(element);
+        const auto kernel =
+            task.factor ? weighted_sum_kernel<T, size(), true> : weighted_sum_kernel<T, size(), false>;
+        kernel<<<blocks_for(task.tokens * (task.features / size())), kThreads, 0, stream>>>(task, error_flags());
+      },
+      task.rows, task.out);
 }
 
 void weighted_sum_backward(const WeightedSumBackward& task, cudaStream_t stream) {
@@ -265,22 +231,20 @@ void weighted_sum_backward(const WeightedSumBackward& task, cudaStream_t stream)
   if (task.row_count > 0) {
     check(cudaMemsetAsync(task.named, 0, task.row_count, stream));
   }
-  with_dtype(task.dtype, [&](auto element) {
-    using T = decltype(element);
-    with_vectors<T>(
-        [&](auto size) {
-          if (slots > 0) {
-            const auto blocks = static_cast<unsigned>(divide_up(slots, kThreads / kWarp));
-            weighted_sum_backward_kernel<T, size()><<<blocks, kThreads, 0, stream>>>(task, error_flags());
-          }
-          if (task.row_count > 0) {
-            zero_unnamed_kernel<T, size()><<<blocks_for(task.row_count * kWarp), kThreads, 0, stream>>>(
-                static_cast<T*>(task.rows_grad), task.named, task.row_count, task.features);
-          }
-        },
-        task.features, task.grad, task.rows, task.rows_grad);
-  });
-  check(cudaGetLastError());
+  with_vectors(
+      task.dtype, task.features,
+      [&](auto element, auto size) {
+        using T = decltype(element);
+        if (slots > 0) {
+          weighted_sum_backward_kernel<T, size()><<<blocks_of_warps(slots), kThreads, 0, stream>>>(
+              task, error_flags());
+        }
+        if (task.row_count > 0) {
+          zero_unnamed_kernel<T, size()><<<blocks_for(task.row_count * kWarp), kThreads, 0, stream>>>(
+              static_cast<T*>(task.rows_grad), task.named, task.row_count, task.features);
+        }
+      },
+      task.grad, task.rows, task.rows_grad);
 }
 
 }  // namespace fmoe::cuda

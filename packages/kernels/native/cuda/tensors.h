@@ -7,6 +7,8 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <optional>
+
 namespace fmoe::cuda {
 
 using at::Tensor;
@@ -37,6 +39,11 @@ inline Tensor as_factor(const Tensor& score, const Tensor& rows) {
 
 inline const int64_t* indices(const Tensor& tensor) {
   return tensor.const_data_ptr<int64_t>();
+}
+
+// Nothing for a tensor that is not there.
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  return tensor.has_value() && tensor->defined() ? std::make_optional(tensor->contiguous()) : std::nullopt;
 }
 
 // Null for a tensor that is not there.
