@@ -3,6 +3,7 @@ import { arange, type Tensor, where } from '@fmoe/torch';
 import { tokensOfRanks } from './global-batch.js';
 import type { ExpertRoute } from './route.js';
 import { LinearGate, type RouterOptions } from './router-gate.js';
+import { toRouterDtype } from './router-logits.js';
 
 /** Settings of {@link ExpertChoiceGate}. `topK` is the number of experts that a token has on average. */
 export type ExpertChoiceGateOptions = Omit<RouterOptions, 'balance' | 'balanceWeight'>;
@@ -25,7 +26,7 @@ export class ExpertChoiceGate extends LinearGate {
     const tokens = logits.shape[0]!;
     const { device } = logits;
     const probability = this.probability(logits);
-    if (this.training) this.observeEntropy(probability);
+    if (this.training) this.observeEntropy(toRouterDtype(probability, null));
     let candidates = probability.detach();
     let first = 0;
     let total = tokens;

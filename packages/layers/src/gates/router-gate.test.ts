@@ -1,14 +1,5 @@
 /** What all gates with a router share. Shape letters: T tokens, D model width, N all experts, K top-k. */
-import {
-  autocast,
-  getRngState,
-  manualSeed,
-  rand,
-  randn,
-  setRngState,
-  type Tensor,
-  tensor,
-} from '@fmoe/torch';
+import { autocast, checkpoint, getRngState, manualSeed, rand, randn, type Tensor, tensor } from '@fmoe/torch';
 import { describeEachDevice, expectAllClose } from '@fmoe/torch/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
 import {
@@ -117,9 +108,9 @@ describeEachDevice('every gate with a router', (device) => {
     expectChoice(route, topK(plainLogits(gate, tensor(jittered, { dtype: 'float64', device })), 2));
     manualSeed(2);
     expectAllClose(forwardTokens(gate, x).topScore, route.topScore, { rtol: 0, atol: 0 });
-    const before = getRngState();
+    const before = getRngState(x.device).toArray();
     expectChoice(forwardTokens(gate.eval(), x), topK(plainLogits(gate, x), 2));
-    setRngState(before);
+    expect(getRngState(x.device).toArray()).toEqual(before);
   });
 
   it('computes in float32 for half-precision tokens, or where it is told to', () => {
@@ -132,10 +123,33 @@ describeEachDevice('every gate with a router', (device) => {
     expectChoice(forwardTokens(wide, x), topK(plainLogits(wide, x), 2));
     const narrow = new NaiveGate({ ...sizes, routerDtype: 'bfloat16' }).to({ device });
     const { topScore } = forwardTokens(narrow, x.float());
+    expect(narrow.getLoss()!.dtype).toBe('float32');
     // Computed from rounded logits: near, but not the same.
     const exact = topK(plainLogits(narrow, x.float()), 2).topScore;
     expectAllClose(topScore, exact, { rtol: 0.05, atol: 0.02 });
     expect(() => expectAllClose(topScore, exact, { rtol: 1e-6, atol: 1e-7 })).toThrow();
+  });
+
+  it('passes its loss through a checkpoint that returns it', () => {
+    const x = tokens(6, 5, device);
+    const gradients = (run: (gate: NaiveGate) => Tensor[]) => {
+      manualSeed(4);
+      const gate = naive({ zLossWeight: 0.1 });
+      const [scores, loss] = run(gate) as [Tensor, Tensor];
+      scores.square().sum().add(loss).backward();
+      return gate.gate.weight.grad!;
+    };
+    const step = (gate: NaiveGate, input: Tensor) => [forwardTokens(gate, input).topScore, gate.getLoss()!];
+    const expected = gradients((gate) => step(gate, x));
+    expectAllClose(
+      gradients((gate) => checkpoint((input) => step(gate, input), x)),
+      expected,
+      {
+        rtol: 1e-12,
+        atol: 1e-14,
+      },
+    );
+    expect(expected.norm().item()).toBeGreaterThan(1e-3);
   });
 
   it('stays in float32 under autocast', () => {

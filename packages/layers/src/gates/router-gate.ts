@@ -51,8 +51,6 @@ export interface Choice {
 
 /** A choice in training mode, before any capacity. */
 export interface Demand extends Choice {
-  /** `[T, N]` */
-  logits: Tensor;
   /** `[T, N]`, see {@link RouterGate.probability}. */
   probability: Tensor;
   /** `[N]` int64: slots that chose each expert. */
@@ -130,8 +128,13 @@ export abstract class RouterGate extends BaseGate {
     const plan = routePlan(topIdx, this.numExpert);
     const wanted = choice.wanted ?? choice;
     const counts = topIdx === wanted.topIdx ? plan.counts : expertCount(wanted.topIdx, this.numExpert);
-    this.afterChoice({ ...wanted, logits, probability: this.probability(logits), counts });
+    this.afterChoice(this.demand(wanted, logits, counts));
     return { topIdx, topScore: choice.topScore, plan } satisfies TokenRoute;
+  }
+
+  /** What {@link afterChoice} goes by. Losses are in float32 at least, wherever the logits were computed. */
+  protected demand(choice: Choice, logits: Tensor, counts: Tensor): Demand {
+    return { ...choice, counts, probability: this.probability(toRouterDtype(logits, null)) };
   }
 
   /** What follows from a choice in training mode: the balance loss, and the entropy for the monitor. */

@@ -46,7 +46,7 @@ export class TokenRoundingGate extends TopKGate {
     if (!this.training || logits.shape[0] === 0) return super.route(logits, tokens);
     const choice = this.choose(logits);
     const counts = expertCount(choice.topIdx, this.numExpert);
-    this.afterChoice({ ...choice, logits, probability: this.probability(logits), counts });
+    this.afterChoice(this.demand(choice, logits, counts));
     const order = this.order(logits.detach(), choice.topIdx);
     return this.rows(this.allScores(logits, choice.topIdx), order, this.rounded(counts, logits.shape[0]!));
   }
