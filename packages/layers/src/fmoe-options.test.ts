@@ -15,9 +15,10 @@ import {
 import { describeEachDevice, expectAllClose } from '@fmoe/torch/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { bruteForce, expectSameOutputAndGradients, unevenWeights } from '../test/brute-force.js';
-import { HalvingExpert, TwoLayerExpert } from '../test/experts.js';
+import { CountingExpert, HalvingExpert, TwoLayerExpert } from '../test/experts.js';
 import { fixedGate } from '../test/fixed-gate.js';
 import {
+  addLoRA,
   BaseGate,
   collectBalanceLoss,
   FMoE,
@@ -27,6 +28,7 @@ import {
   type Route,
   type TokenRoute,
 } from './index.js';
+import { expectNoLeak } from './testing/conformance.js';
 import { FixedGate } from './testing/fixed-gate.js';
 
 beforeEach(() => {
@@ -310,6 +312,51 @@ describe('groups', () => {
     expect(tags(new FMoETransformerMLP({ numExpert: 2, dModel: 6, dHidden: 4 }))['experts.h4toh.bias']).toBe(
       'none',
     );
+  });
+});
+
+describe('ten steps leave no tensors behind', () => {
+  const sizes = { numExpert: 3, dModel: 6 };
+  const options: [string, () => FMoE][] = [
+    ['modules as experts', () => new FMoE({ ...sizes, expert: CountingExpert })],
+    [
+      'a mask',
+      () =>
+        new FMoE({
+          ...sizes,
+          expert,
+          mask: keep(tensor([0, 1, 0, 2], { dtype: 'int64' })),
+          maskDict: { 1: 2 },
+        }),
+    ],
+    [
+      'a shared expert and null experts, fused',
+      () =>
+        new FMoETransformerMLP({
+          ...sizes,
+          dHidden: 4,
+          sharedExpert: expert,
+          numZeroExpert: 1,
+          numIdentityExpert: 1,
+        }),
+    ],
+    ['single steps', () => new FMoETransformerMLP({ ...sizes, dHidden: 4, fused: false })],
+    [
+      'LoRA',
+      () => {
+        const layer = new FMoETransformerMLP({ ...sizes, dHidden: 4 });
+        addLoRA(layer, { rank: 2, dropout: 0.5 });
+        return layer;
+      },
+    ],
+  ];
+  it.each(options)('%s', (_, make) => {
+    const layer = make();
+    expectNoLeak(() => {
+      const output = layer.forward(randn([4, 6]));
+      output.sum().add(collectBalanceLoss(layer)!).backward();
+      layer.zeroGrad();
+    });
   });
 });
 
