@@ -142,19 +142,22 @@ describeEachDevice('a group of ranks', (device) => {
     expect(prune(topIdx, () => budget)).not.toEqual(topIdx);
   });
 
-  it('evens out the ranks with SwipeGate', () => {
+  it.each([1, 2, 3])('evens out the ranks with SwipeGate when all tokens like the first: k %i', (k) => {
     const x = batch();
-    manualSeed(41);
-    const alone = prepare(new SwipeGate({ ...sizes, topK: 2 }), device);
+    const make = (group?: GateGroup) => {
+      manualSeed(41);
+      const gate = prepare(new SwipeGate({ ...sizes, topK: k, ...(group && { group }) }), device);
+      // The experts of rank 0: tokens of all ranks are refused there and line up for the other two.
+      gate.gate.bias!.requiresGrad_(false).narrow(0, 0, 2).add_(3);
+      return gate;
+    };
     const expected = swipe(
-      plainLogits(alone, x),
-      2,
+      plainLogits(make(), x),
+      k,
       range(6).map((e) => Math.floor(e / 2)),
     );
     const ranks = runOnRanks(3, (group) => {
-      manualSeed(41);
-      const gate = prepare(new SwipeGate({ ...sizes, topK: 2, group }), device);
-      const { topIdx, topScore } = forwardTokens(gate, rowsOf(x, group));
+      const { topIdx, topScore } = forwardTokens(make(group), rowsOf(x, group));
       return { topIdx: integers(topIdx), topScore: matrix(topScore) };
     });
     expect(ranks.flatMap(({ topIdx }) => topIdx)).toEqual(expected.topIdx);
