@@ -454,6 +454,43 @@ def test_values_out_of_range_are_flagged_and_act_as_minus_one():
     assert flags() == [0, 0, 0, 0, 0]
 
 
+def test_contradictions_are_flagged():
+    """Numbers in range that contradict each other. The plan of these ids has one padding row, row 5."""
+    top_idx = torch.tensor([[0, 1], [1, -1], [2, 0]], device="cuda")
+    _, offsets, row_slot, slot_row = fmoe.route_plan(top_idx, 3)
+    x, score = torch.randn(3, 4, device="cuda"), torch.randn(3, 2, device="cuda")
+    rows = torch.randn(6, 4, device="cuda")
+    w1, w2 = torch.randn(3, 5, 4, device="cuda"), torch.randn(3, 4, 5, device="cuda")
+    fmoe.take_device_errors(x)
+
+    def flags(call):
+        call()
+        return fmoe.take_device_errors(x).tolist()
+
+    def changed(tensor, index, value):
+        tensor = tensor.clone()
+        tensor[index] = value
+        return tensor
+
+    def mlp(slots, ends):
+        return lambda: fmoe.moe_mlp(x, w1, None, w2, None, score, slots, slot_row, ends, "gelu")
+
+    def send(slots):
+        return lambda: fmoe.dispatch(x, slots, slot_row)
+
+    def collect(rows_of):
+        return lambda: fmoe.combine_backward(x, rows, score, rows_of)
+
+    exchanged = row_slot[[1, 0, 2, 3, 4, 5]]
+    for call in (mlp(row_slot, offsets), send(row_slot), collect(slot_row)):
+        assert flags(call) == [0, 0, 0, 0, 0]
+    assert flags(send(exchanged))[1] == 1 and flags(mlp(exchanged, offsets))[1] == 1
+    assert flags(send(changed(row_slot, 4, -1))) == [0, 0, 1, 0, 0]
+    assert flags(mlp(row_slot, changed(offsets, 3, 4))) == [0, 0, 0, 1, 0]
+    assert flags(mlp(row_slot, changed(offsets, 3, 6))) == [0, 0, 0, 1, 0]
+    assert flags(collect(changed(slot_row, (1, 1), 3))) == [0, 0, 1, 0, 0]
+
+
 def test_wrong_arguments_are_errors_at_once():
     good = torch.tensor([[0, 1], [1, 0]], device="cuda")
     _, offsets, row_slot, slot_row = fmoe.route_plan(good, 2)

@@ -12,12 +12,21 @@ const meanings: readonly (readonly [
   message: string,
 ])[] = [
   ['ERR_INDEX', 'topIdx', 'topIdx holds an expert outside [-1, N); the slot was dropped'],
-  ['ERR_INDEX', 'rowSlot', 'rowSlot holds a slot outside [-1, T·K); the row was taken for padding'],
-  ['ERR_INDEX', 'slotRow', 'slotRow holds a row outside [-1, R); the slot was taken for dropped'],
+  [
+    'ERR_INDEX',
+    'rowSlot',
+    'rowSlot holds a slot outside [-1, T·K), which was taken for padding, or one that slotRow gives another row',
+  ],
+  [
+    'ERR_INDEX',
+    'slotRow',
+    'slotRow holds a row outside [-1, R), which was taken for dropped, or one that belongs to another slot',
+  ],
   [
     'ERR_INDEX',
     'offsets',
-    'offsets do not begin with 0, decrease, end past the last row or do not add up to the counts',
+    'offsets do not begin with 0, decrease, end past the last row or elsewhere than the rows that have a slot, or do not ' +
+      'add up to the counts',
   ],
   ['ERR_ARGUMENT', 'logits', 'logits hold NaN or +inf; the expert was taken for one with -inf'],
 ];

@@ -105,12 +105,13 @@ void compare_ends(const int64_t* ends, const int64_t* offsets, int64_t experts, 
 
 // --- Rows ---
 
-// out[r] = x[slot_of_row[r] / K], zeros where the slot is -1.
+// out[r] = x[row_slot[r] / K], zeros where the slot is -1. Sets a flag unless row_slot and slot_row are inverse to each other.
 struct Gather {
   Dtype dtype;
   void* out;                // [R, D]
   const void* x;            // [T, D]
   const int64_t* row_slot;  // [R]
+  const int64_t* slot_row;  // [T, K], read for the check alone
   int64_t rows;
   int64_t tokens;
   int64_t choices;
@@ -119,12 +120,15 @@ struct Gather {
 void gather(const Gather& task, cudaStream_t stream);
 
 // out[slot_row[t, j]] = x[t] for the slots that are not -1: the same rows as gather's where the two are inverse, but x is
-// read once. Rows without a slot are left alone.
+// read once. Rows without a slot are left alone. Where row_slot is given, sets a flag unless the two are inverse to each other
+// and the rows that have a slot are those before *end.
 struct Spread {
   Dtype dtype;
   void* out;                // [R, D]
   const void* x;            // [T, D]
   const int64_t* slot_row;  // [T, K]
+  const int64_t* row_slot;  // [R] or null
+  const int64_t* end;       // one number, read only with row_slot
   int64_t rows;
   int64_t tokens;
   int64_t choices;
@@ -148,7 +152,7 @@ struct WeightedSum {
 void weighted_sum(const WeightedSum& task, cudaStream_t stream);
 
 // For each slot (t, j) with a row r: rows_grad[r] = factor[t, j] · grad[t]; factor_grad[t, j] = ⟨grad[t], rows[r]⟩.
-// Slots without a row get factor_grad 0, rows without a slot zeros.
+// Slots without a row get factor_grad 0, rows without a slot zeros. Sets a flag where two slots name one row.
 struct WeightedSumBackward {
   Dtype dtype;
   void* rows_grad;          // [R, D]
@@ -157,7 +161,7 @@ struct WeightedSumBackward {
   const void* rows;         // [R, D]
   const void* factor;       // [T, K], accumulation type
   const int64_t* slot_row;  // [T, K]
-  uint8_t* named;           // [R] scratch
+  int32_t* named;           // [R] scratch
   int64_t row_count;
   int64_t tokens;
   int64_t choices;

@@ -29,12 +29,13 @@ Activation activation_of(const char* op, std::string_view name) {
 }
 
 // The rows of the experts. Rows past them stay undefined: nothing reads those, and what a product makes of them is set to
-// zero by the activation kernels.
-Tensor spread_rows(const Tensor& x, const Tensor& slot_row, int64_t rows) {
-  Tensor result = at::empty({rows, x.size(1)}, x.options());
+// zero by the activation kernels. The forward gives row_slot and checks the route; the backward has the same one.
+Tensor spread_rows(const Tensor& x, const Tensor& slot_row, const GroupOffsets& groups, const Tensor& row_slot = {}) {
+  Tensor result = at::empty({groups.rows(), x.size(1)}, x.options());
   spread(
-      {dtype_of(x), result.mutable_data_ptr(), x.const_data_ptr(), indices(slot_row), rows, x.size(0), slot_row.size(1),
-       x.size(1)},
+      {dtype_of(x), result.mutable_data_ptr(), x.const_data_ptr(), indices(slot_row),
+       row_slot.defined() ? indices(row_slot) : nullptr, groups.begin() + groups.experts(), groups.rows(), x.size(0),
+       slot_row.size(1), x.size(1)},
       current_stream());
   return result;
 }
@@ -55,14 +56,15 @@ std::tuple<Tensor, Tensor> run_forward(const char* op, const MoeMlpArguments& of
   const c10::cuda::CUDAGuard guard(of.x.device());
   const Activation activation = activation_of(op, of.activation);
   const Tensor& x = of.x;
-  const Tensor rows_of = as_indices(of.slot_row), up = of.w1.contiguous(), down = of.w2.contiguous();
+  const Tensor slots = as_indices(of.row_slot), rows_of = as_indices(of.slot_row), up = of.w1.contiguous(),
+               down = of.w2.contiguous();
   const auto up_bias = contiguous(of.b1);
-  const int64_t row_count = of.row_slot.size(0);
+  const int64_t row_count = slots.size(0);
   GroupOffsets groups(of.offsets, row_count);
   Tensor pre;
   bool bias_is_in = false;
   {
-    const Tensor rows = spread_rows(x.contiguous(), rows_of, row_count);
+    const Tensor rows = spread_rows(x.contiguous(), rows_of, groups, slots);
     bias_is_in = adds_bias_for_free(rows, up);
     pre = product_forward(rows, up, bias_is_in ? up_bias : std::nullopt, groups, Padding::Undefined);
   }
@@ -105,7 +107,7 @@ MoeMlpGrads moe_mlp_backward(const MoeMlpBackwardArguments& given) {
 
   Tensor pre_grad;
   {
-    const Tensor out_grad = spread_rows(incoming, rows_of, row_count);
+    const Tensor out_grad = spread_rows(incoming, rows_of, groups);
     if (want_b2) {
       b2_grad = column_sums(out_grad, groups, factor, slots);
     }
@@ -132,7 +134,7 @@ MoeMlpGrads moe_mlp_backward(const MoeMlpBackwardArguments& given) {
     b1_grad = column_sums(pre_grad, groups);
   }
   if (want_w1) {
-    w1_grad = product_weight_grad(pre_grad, spread_rows(x.contiguous(), rows_of, row_count), groups);
+    w1_grad = product_weight_grad(pre_grad, spread_rows(x.contiguous(), rows_of, groups), groups);
   }
   if (want_x) {
     x_grad = summed(product_input_grad(pre_grad, up, groups, Padding::Undefined), Tensor(), rows_of);

@@ -14,11 +14,11 @@ namespace {
 Tensor dispatch(const Tensor& x, const Tensor& row_slot, const Tensor& slot_row) {
   check_dispatch(x, row_slot, slot_row);
   const c10::cuda::CUDAGuard guard(x.device());
-  const Tensor tokens = x.contiguous(), slots = as_indices(row_slot);
+  const Tensor tokens = x.contiguous(), slots = as_indices(row_slot), rows = as_indices(slot_row);
   Tensor result = at::empty({slots.size(0), x.size(1)}, tokens.options());
   gather(
-      {dtype_of(x), result.mutable_data_ptr(), tokens.const_data_ptr(), indices(slots), slots.size(0), x.size(0),
-       slot_row.size(1), x.size(1)},
+      {dtype_of(x), result.mutable_data_ptr(), tokens.const_data_ptr(), indices(slots), indices(rows), slots.size(0),
+       x.size(0), rows.size(1), x.size(1)},
       current_stream());
   return result;
 }
@@ -55,10 +55,10 @@ std::tuple<Tensor, Tensor> combine_backward(
                slots = as_indices(slot_row);
   Tensor rows_grad = at::empty(rows.sizes(), source.options());
   Tensor factor_grad = at::empty(score.sizes(), factor.options());
-  const Tensor named = at::empty({rows.size(0)}, source.options().dtype(at::kByte));
+  const Tensor named = at::empty({rows.size(0)}, source.options().dtype(at::kInt));
   weighted_sum_backward(
       {dtype_of(rows), rows_grad.mutable_data_ptr(), factor_grad.mutable_data_ptr(), incoming.const_data_ptr(),
-       source.const_data_ptr(), factor.const_data_ptr(), indices(slots), named.mutable_data_ptr<uint8_t>(),
+       source.const_data_ptr(), factor.const_data_ptr(), indices(slots), named.mutable_data_ptr<int32_t>(),
        rows.size(0), slots.size(0), slots.size(1), rows.size(1)},
       current_stream());
   return {rows_grad, factor_grad.to(score.scalar_type())};

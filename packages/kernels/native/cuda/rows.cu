@@ -21,6 +21,28 @@ __device__ void for_vectors(int64_t rows, int64_t vectors, const Body& body) {
   }
 }
 
+// The threads of the grid share out the rows and slots. A row's slot must name that row and a slot's row that slot; where `end`
+// is not null, the rows before *end must have a slot and the others none.
+__device__ void check_inverse(
+    const int64_t* row_slot, int64_t rows, const int64_t* slot_row, int64_t slots, const int64_t* end, int32_t* flags) {
+  const int64_t first = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t row = first; row < rows; row += step) {
+    const int64_t slot = guarded(row_slot[row], slots, flags, BadValue::RowSlot);
+    if (slot >= 0 && slot_row[slot] != row) {
+      raise(flags, BadValue::RowSlot);
+    }
+    if (end != nullptr && (slot >= 0) != (row < *end)) {
+      raise(flags, BadValue::Offsets);
+    }
+  }
+  for (int64_t slot = first; slot < slots; slot += step) {
+    const int64_t row = guarded(slot_row[slot], rows, flags, BadValue::SlotRow);
+    if (row >= 0 && row_slot[row] != slot) {
+      raise(flags, BadValue::SlotRow);
+    }
+  }
+}
+
 unsigned blocks_for(int64_t threads) {
   return static_cast<unsigned>(std::clamp<int64_t>(divide_up(threads, kThreads), 1, kMaximumBlocks));
 }
@@ -30,6 +52,7 @@ template <typename T, int kSize>
 __global__ void gather_kernel(Gather task, int32_t* flags) {
   using V = Vector<T, kSize>;
   constexpr int kAtOnce = 4;
+  check_inverse(task.row_slot, task.rows, task.slot_row, task.tokens * task.choices, nullptr, flags);
   const int64_t row = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (row >= task.rows) {
     return;
@@ -60,6 +83,9 @@ template <typename T, int kSize>
 __global__ void spread_kernel(Spread task, int32_t* flags) {
   using V = Vector<T, kSize>;
   constexpr int kAtOnce = 4;
+  if (task.row_slot != nullptr) {
+    check_inverse(task.row_slot, task.rows, task.slot_row, task.tokens * task.choices, task.end, flags);
+  }
   const int64_t token = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (token >= task.tokens) {
     return;
@@ -165,12 +191,15 @@ __global__ void weighted_sum_backward_kernel(WeightedSumBackward task, int32_t* 
   product = sum_of_warp(product);
   if (lane == 0) {
     factor_grad[slot] = product;
-    task.named[row] = 1;
+    // Two slots that name one row race for its gradient.
+    if (atomicExch(task.named + row, 1) != 0) {
+      raise(flags, BadValue::SlotRow);
+    }
   }
 }
 
 template <typename T, int kSize>
-__global__ void zero_unnamed_kernel(T* rows, const uint8_t* named, int64_t row_count, int64_t features) {
+__global__ void zero_unnamed_kernel(T* rows, const int32_t* named, int64_t row_count, int64_t features) {
   using V = Vector<T, kSize>;
   const int64_t vectors = features / kSize;
   for (int64_t row = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp; row < row_count;
@@ -229,7 +258,7 @@ void weighted_sum(const WeightedSum& task, cudaStream_t stream) {
 void weighted_sum_backward(const WeightedSumBackward& task, cudaStream_t stream) {
   const int64_t slots = task.tokens * task.choices;
   if (task.row_count > 0) {
-    check(cudaMemsetAsync(task.named, 0, task.row_count, stream));
+    check(cudaMemsetAsync(task.named, 0, task.row_count * sizeof(int32_t), stream));
   }
   with_vectors(
       task.dtype, task.features,
