@@ -27,13 +27,20 @@ export function followLauncher(env: NodeJS.ProcessEnv = process.env): void {
   if (folder === undefined) return;
   const workerData = { folder, socket: join(folder, socketName) };
   new Worker(watcher, { eval: true, workerData, execArgv: [] }).unref();
-  process.on('exit', (code) => {
+  const note = (content: string): void => {
     try {
-      writeFileSync(join(folder, exitFileOf(process.pid)), `${code}`);
+      writeFileSync(join(folder, exitFileOf(process.pid)), content);
     } catch {}
-  });
+  };
+  // Still there when the process is gone, it says that the process was killed.
+  note(running);
+  process.on('exit', (code) => note(`${code}`));
 }
 
+/** What stands in the file until the process ends by itself. */
+export const running = 'running';
+
+/** The file in the launcher's folder with the exit code of a process. */
 export function exitFileOf(pid: number): string {
   return `exit-${pid}`;
 }

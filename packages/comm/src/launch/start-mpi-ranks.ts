@@ -4,7 +4,7 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { FmoeError } from '@fmoe/torch';
-import { exitFileOf } from './follow-launcher.js';
+import { exitFileOf, running as noteOfRunning } from './follow-launcher.js';
 import type { LaunchPlan } from './launch-plan.js';
 import type { LauncherPresence } from './launcher-presence.js';
 import { findMpirun, mpirunArguments, mpirunEnvironment } from './mpirun.js';
@@ -43,8 +43,10 @@ export function startMpiRanks(plan: LaunchPlan, presence: LauncherPresence, even
     return Promise.all(closed).then((byItself) => {
       if (!running.delete(rank) || byItself.includes(false)) return;
       const pid = pidOf(rank);
-      const code = pid === undefined ? undefined : readNumber(join(folder, exitFileOf(pid)));
-      events.onEnd({ rank, pid, code: code ?? null });
+      const note = pid === undefined ? undefined : read(join(folder, exitFileOf(pid)));
+      // Of a program that does not follow the launcher only mpirun knows how it ended.
+      if (note === undefined) return;
+      events.onEnd({ rank, pid, code: note === noteOfRunning ? null : Number(note) });
     });
   });
   const starter = spawn(
@@ -62,7 +64,7 @@ export function startMpiRanks(plan: LaunchPlan, presence: LauncherPresence, even
       words = `${words}${text}`.slice(-4000);
     });
   }
-  const pidOf = (rank: number): number | undefined => readNumber(join(folder, `pid-${rank}`));
+  const pidOf = (rank: number): number | undefined => Number(read(join(folder, `pid-${rank}`))) || undefined;
   const pids = (): number[] => ranks.flatMap((rank) => pidOf(rank) ?? []).filter(isRunning);
   return {
     signal(name) {
@@ -111,10 +113,9 @@ function makePipes(paths: readonly string[]): void {
   });
 }
 
-function readNumber(path: string): number | undefined {
+function read(path: string): string | undefined {
   try {
-    const text = readFileSync(path, 'utf8').trim();
-    return /^\d+$/.test(text) ? Number(text) : undefined;
+    return readFileSync(path, 'utf8').trim();
   } catch {
     return undefined;
   }
