@@ -28,7 +28,7 @@ def fmoe_layer(x, gate, w1, w2, choices, gated):
     return fmoe.moe_mlp(x, w1, None, w2, None, score, row_slot, slot_row, offsets, "swiglu" if gated else "gelu")
 
 
-def grouped_layer(x, gate, w1, w2, choices, gated):
+def grouped_layer(x, gate, w1, w2, choices, gated, product=torch._grouped_mm):
     """Nothing here waits for the device: counts by bucketing the sorted experts."""
     top_idx, score = route(x, gate, choices)
     flat = top_idx.flatten()
@@ -36,8 +36,8 @@ def grouped_layer(x, gate, w1, w2, choices, gated):
     experts = torch.arange(w1.shape[0], device=x.device)
     ends = torch.searchsorted(ordered, experts, right=True).to(torch.int32)
     token = order // choices
-    hidden = activate(torch._grouped_mm(x[token], w1.transpose(1, 2), offs=ends), gated)
-    rows = torch._grouped_mm(hidden, w2.transpose(1, 2), offs=ends)
+    hidden = activate(product(x[token], w1.transpose(1, 2), offs=ends), gated)
+    rows = product(hidden, w2.transpose(1, 2), offs=ends)
     weighted = rows * score.flatten()[order, None].to(x.dtype)
     return torch.zeros_like(x).index_add(0, token, weighted)
 
