@@ -5,6 +5,7 @@ import type { ExpertActivation } from './experts/expert-activation.js';
 import { ExpertMLP } from './experts/expert-mlp.js';
 import { FMoE } from './fmoe.js';
 import type { MoEOptions } from './moe-layer.js';
+import type { LocalExperts } from './parallel/local-experts.js';
 
 /** Settings of {@link FMoETransformerMLP}. */
 export interface FMoETransformerMLPOptions extends MoEOptions {
@@ -38,9 +39,10 @@ export class FMoETransformerMLP extends FMoE<Tensor> {
   constructor(options: FMoETransformerMLPOptions = {}) {
     const { activation, bias } = options;
     const dHidden = checkSize(new.target.name, 'dHidden', options.dHidden ?? 4096);
-    const experts = (numExpert: number, dModel: number) =>
+    const experts = (numExpert: number, dModel: number, local: LocalExperts) =>
       new ExpertMLP({
         numExpert,
+        local,
         dModel,
         dHidden,
         ...(activation !== undefined && { activation }),

@@ -6,6 +6,7 @@ import { ExpertMLP } from './experts/expert-mlp.js';
 import { runExperts } from './experts/run-experts.js';
 import { MoELayer, type MoEOptions } from './moe-layer.js';
 import type { Nest } from './nest.js';
+import type { LocalExperts } from './parallel/local-experts.js';
 
 /** Settings of {@link FMoE}: either `expert` or `experts`. */
 export interface FMoEOptions extends MoEOptions {
@@ -17,9 +18,10 @@ export interface FMoEOptions extends MoEOptions {
   expert?: ExpertSources;
   /**
    * All experts as one module, or a function that makes it, called with the rows `[R, D]` that are grouped by expert and their
-   * offsets `[E+1]`.
+   * offsets `[E+1]`. With a `moeGroup` it has the experts of this rank only; the function is told which those are, and
+   * `drawExperts` gives them the initial values of one process.
    */
-  experts?: nn.Module | ((numExpert: number, dModel: number) => nn.Module);
+  experts?: nn.Module | ((numExpert: number, dModel: number, local: LocalExperts) => nn.Module);
   /** Use the fused operator where it can be. Default true; see {@link FMoE.fused}. */
   fused?: boolean;
 }
@@ -57,8 +59,10 @@ export class FMoE<Input extends Nest = Tensor, Output extends Nest = Input> exte
       });
     }
     this.experts = expert
-      ? makeExperts(owner, expert, this.numExpert, this.dModel)
-      : checkModule(owner, made(experts, this.numExpert, this.dModel), this.numExpert);
+      ? makeExperts(owner, expert, this.numExpert, this.dModel, this.localExperts.ids)
+      : checkModule(owner, made(experts, this.localExperts, this.dModel), this.localExperts.ids.length);
+    // No other rank has these experts: without a tag their gradients would be averaged with those of others.
+    if (this.placement !== null) this.markParallelComm();
     this.fused = options.fused ?? true;
   }
 
@@ -69,10 +73,9 @@ export class FMoE<Input extends Nest = Tensor, Output extends Nest = Input> exte
 
   /** Whether the experts run as one fused operator, as things stand. */
   get isFused(): boolean {
-    const isAlone = this.moeGroup === null || this.moeGroup.size === 1;
     return (
       this.fused &&
-      isAlone &&
+      this.placement === null &&
       this.expertFn === FMoE.prototype.expertFn &&
       this.experts instanceof ExpertMLP &&
       this.experts.fusedActivation !== null
@@ -85,8 +88,8 @@ export class FMoE<Input extends Nest = Tensor, Output extends Nest = Input> exte
   }
 }
 
-function made(experts: FMoEOptions['experts'], numExpert: number, dModel: number): unknown {
-  return typeof experts === 'function' ? experts(numExpert, dModel) : experts;
+function made(experts: FMoEOptions['experts'], local: LocalExperts, dModel: number): unknown {
+  return typeof experts === 'function' ? experts(local.ids.length, dModel, local) : experts;
 }
 
 function checkModule(owner: string, experts: unknown, numExpert: number): nn.Module {

@@ -1,5 +1,5 @@
 /** Shape letters: T tokens, D model width, E experts, N experts and null experts, K top-k, R routed rows. */
-import type { ProcessGroup } from '@fmoe/comm';
+import type { Placement, ProcessGroup } from '@fmoe/comm';
 import { combine, dispatch, type RoutePlan } from '@fmoe/kernels';
 import { FmoeError, nn, Tensor } from '@fmoe/torch';
 import { LoadStatistics } from './balance/load-statistics.js';
@@ -12,6 +12,8 @@ import { resolveRoute } from './gates/route.js';
 import { checkMaskValues, type MaskValues, withMask } from './mask.js';
 import { leavesOf, mapNest, type Nest } from './nest.js';
 import { splitNullExperts } from './null-experts.js';
+import { acrossRanks } from './parallel/across-ranks.js';
+import { type LocalExperts, placeExperts } from './parallel/local-experts.js';
 import { markModuleParallelComm } from './parallel-comm.js';
 import { inSlices, type SliceGroup } from './slice-group.js';
 
@@ -46,6 +48,8 @@ export interface MoEOptions {
   sliceGroup?: SliceGroup | null;
   /** Ranks that hold different experts and different tokens. The gate gets it as well. */
   moeGroup?: ProcessGroup | null;
+  /** Which rank of `moeGroup` has which experts. Default: in their order, as many on each rank as it goes. */
+  placement?: Placement | null;
 }
 
 /**
@@ -78,6 +82,10 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
   maskDict: MaskValues;
   readonly sliceGroup: SliceGroup | null;
   readonly moeGroup: ProcessGroup | null;
+  /** Where the experts are; null when all of them are here. */
+  readonly placement: Placement | null;
+  /** The experts that are here, by their numbers among all. */
+  readonly localExperts: LocalExperts;
 
   /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers, `topK` above the experts, or no gate. */
   constructor(options: MoEOptions) {
@@ -91,6 +99,10 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
     this.topK = checkTopK(owner, options.topK ?? 2, numChoices);
     this.sliceGroup = options.sliceGroup ?? null;
     this.moeGroup = options.moeGroup ?? null;
+    this.placement = placeExperts(owner, this.numExpert, this.moeGroup, options.placement);
+    const everywhere = Array.from({ length: this.numExpert }, (_, expert) => expert);
+    const ids = this.placement?.expertsOfRank[this.moeGroup!.rank] ?? everywhere;
+    this.localExperts = { total: this.numExpert, ids };
     const gateOptions = {
       numExpert: numChoices,
       dModel: this.dModel,
@@ -137,8 +149,8 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
   abstract expertFn(rows: Input, offsets: Tensor): Output;
 
   /**
-   * The way of the tokens: to the rows of their experts, through them, and back with the scores. Experts on other ranks, or
-   * experts fused with the way there and back, replace it.
+   * The way of the tokens: to the rows of their experts, through them, and back with the scores. Experts that are fused with the
+   * way there and back replace it.
    *
    * @param x `[T, D]`, or a nest of such tensors
    * @param topScore `[T, K]`
@@ -146,12 +158,10 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
    * @returns `[T, D']`, or a nest of such tensors
    */
   protected throughExperts(x: Input, topScore: Tensor, plan: RoutePlan): Output {
-    if (this.moeGroup !== null && this.moeGroup.size > 1) {
-      throw new FmoeError(
-        'ERR_NOT_IMPLEMENTED',
-        `${this.owner}: moeGroup has ${this.moeGroup.size} ranks, but this layer holds all experts itself.`,
-        { op: this.owner, argument: 'moeGroup' },
-      );
+    const { placement, moeGroup } = this;
+    if (placement !== null) {
+      const run = (rows: Nest, offsets: Tensor): Nest => this.expertFn(rows as Input, offsets);
+      return acrossRanks(x, topScore, plan, placement, moeGroup!, run) as Output;
     }
     const rows = mapNest(x, (leaf) => dispatch(leaf, plan.rowSlot, plan.slotRow)) as Input;
     const outputs = this.expertFn(rows, plan.offsets);

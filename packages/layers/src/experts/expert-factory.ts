@@ -11,8 +11,10 @@ export type ExpertSource =
 export type ExpertSources = ExpertSource | readonly (ExpertSource | nn.Module)[];
 
 /**
- * The expert modules of a layer: one of each entry of a list, or `numExpert` of a single source.
+ * The expert modules of a layer: one of each entry of a list, or `numExpert` of a single source. Of experts that live on several
+ * ranks all are made, one after the other, and those of other ranks dropped: so each starts as it does on one process.
  *
+ * @param ids the experts to keep, in this order
  * @throws FmoeError `ERR_ARGUMENT` when a source makes no module, or one module is given twice.
  */
 export function makeExperts(
@@ -20,10 +22,15 @@ export function makeExperts(
   source: ExpertSources,
   numExpert: number,
   dModel: number,
+  ids: readonly number[],
 ): nn.ModuleList {
   const sources = isList(source) ? source : Array.from({ length: numExpert }, () => source);
-  const experts = sources.map((make, index) => makeExpert(owner, make, dModel, index));
-  if (new Set(experts).size === experts.length) return new nn.ModuleList(experts);
+  const experts = sources.map((make, index) => {
+    const expert = makeExpert(owner, make, dModel, index);
+    if (make !== expert && !ids.includes(index)) expert.dispose();
+    return expert;
+  });
+  if (new Set(experts).size === experts.length) return new nn.ModuleList(ids.map((id) => experts[id]!));
   throw new FmoeError(
     'ERR_ARGUMENT',
     `${owner}: two experts are the same module. Give a class or a function, or a module of its own for each expert.`,

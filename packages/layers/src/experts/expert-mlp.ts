@@ -1,6 +1,7 @@
 /** Shape letters: T tokens, E local experts, D model width, H hidden width, K top-k, R routed rows. */
 import { type MoeActivation, moeMlp, type RoutePlan } from '@fmoe/kernels';
 import { nn, type Tensor } from '@fmoe/torch';
+import type { LocalExperts } from '../parallel/local-experts.js';
 import { type ExpertActivation, fusedActivation, makeActivation, runs } from './expert-activation.js';
 import { FMoELinear } from './fmoe-linear.js';
 import { GatedActivation } from './gated-activation.js';
@@ -17,6 +18,8 @@ export interface ExpertMLPOptions {
   activation?: ExpertActivation;
   /** Give both layers a bias. Default true. */
   bias?: boolean;
+  /** Which of the experts of all ranks these are. */
+  local?: LocalExperts;
 }
 
 /**
@@ -35,11 +38,12 @@ export class ExpertMLP extends nn.Module {
   /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers, or an unknown activation. */
   constructor(options: ExpertMLPOptions) {
     super();
-    const { numExpert, dModel, dHidden, bias = true } = options;
+    const { numExpert, dModel, dHidden, bias = true, local } = options;
+    const common = { numExpert, bias, ...(local && { local }) };
     const activation = makeActivation(new.target.name, options.activation ?? 'gelu');
     const width = activation instanceof GatedActivation ? 2 * dHidden : dHidden;
-    this.htoh4 = new FMoELinear({ numExpert, inFeatures: dModel, outFeatures: width, bias });
-    this.h4toh = new FMoELinear({ numExpert, inFeatures: dHidden, outFeatures: dModel, bias });
+    this.htoh4 = new FMoELinear({ ...common, inFeatures: dModel, outFeatures: width });
+    this.h4toh = new FMoELinear({ ...common, inFeatures: dHidden, outFeatures: dModel });
     this.activation = activation;
   }
 

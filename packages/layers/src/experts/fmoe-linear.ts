@@ -2,6 +2,7 @@
 import { groupedLinear } from '@fmoe/kernels';
 import { empty, nn, type Tensor, tidy } from '@fmoe/torch';
 import { checkSize } from '../check.js';
+import { drawExperts, type ExpertParameter, type LocalExperts } from '../parallel/local-experts.js';
 
 /** Settings of {@link FMoELinear}. */
 export interface FMoELinearOptions {
@@ -10,6 +11,8 @@ export interface FMoELinearOptions {
   outFeatures: number;
   /** Default true. */
   bias?: boolean;
+  /** Which of the experts of all ranks these are; they start with the values that they have on one process. */
+  local?: LocalExperts;
 }
 
 /**
@@ -29,20 +32,24 @@ export class FMoELinear extends nn.Module {
   /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers. */
   constructor(options: FMoELinearOptions) {
     super();
-    this.numExpert = checkSize('FMoELinear', 'numExpert', options.numExpert);
+    this.numExpert = checkSize('FMoELinear', 'numExpert', options.numExpert, options.local ? 0 : 1);
     this.inFeatures = checkSize('FMoELinear', 'inFeatures', options.inFeatures);
     this.outFeatures = checkSize('FMoELinear', 'outFeatures', options.outFeatures);
     const { numExpert, inFeatures, outFeatures, bias = true } = options;
     this.weight = tidy(() => new nn.Parameter(empty([numExpert, outFeatures, inFeatures])));
     this.bias = bias ? tidy(() => new nn.Parameter(empty([numExpert, outFeatures]))) : null;
+    for (const parameter of this.parameters()) {
+      if (options.local) (parameter as ExpertParameter).experts = options.local;
+    }
     this.resetParameters();
   }
 
   /** Draws new initial values. */
   resetParameters(): void {
     const bound = 1 / Math.sqrt(this.inFeatures);
-    nn.init.uniform_(this.weight, -bound, bound);
-    if (this.bias) nn.init.uniform_(this.bias, -bound, bound);
+    for (const parameter of this.parameters()) {
+      drawExperts(parameter, (all) => nn.init.uniform_(all, -bound, bound));
+    }
   }
 
   /**

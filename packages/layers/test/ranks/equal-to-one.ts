@@ -1,0 +1,333 @@
+/**
+ * Runs on every rank: a layer whose experts are spread over all ranks, next to the same layer on this process alone with the tokens
+ * of all ranks. Prints one line of JSON: how many comparisons there were, and what differs.
+ *
+ * Shape letters: W ranks, T tokens of a rank, D width, N all experts.
+ */
+import { initProcessGroup, Placement, type ProcessGroup } from '@fmoe/comm';
+import { cat, manualSeed, nn, noGrad, randn, scoped, type Tensor, zeros } from '@fmoe/torch';
+import {
+  BiasBalancedGate,
+  collectBalanceLoss,
+  DCGate,
+  DistributedGroupedDataParallel,
+  ExpertChoiceGate,
+  expertLayout,
+  FMoE,
+  FMoETransformerMLP,
+  type GateSource,
+  GShardGate,
+  type MoELayer,
+  NaiveGate,
+  NoisyGate,
+  SwipeGate,
+  SwitchGate,
+  TopKGate,
+} from '../../src/index.js';
+import { TwoLayerExpert } from '../experts.js';
+import { fixedGate } from '../fixed-gate.js';
+
+const dModel = 6;
+const tolerance = 1e-12;
+const steps = 5;
+const learningRate = 0.1;
+const balanceWeight = 0.1;
+
+interface Case {
+  name: string;
+  numExpert: number;
+  topK: number;
+  experts: 'fused' | 'single steps' | 'modules' | 'list';
+  /** Tokens of each rank. */
+  tokens: (rank: number) => number;
+  placement?: Placement;
+  gate: GateSource;
+  /** The gate of the process alone, where its settings depend on the number of ranks. */
+  gateAlone?: GateSource;
+  /** All ranks' tokens are one batch to the gate, also when it draws numbers. */
+  globalBatch?: boolean;
+}
+
+const world = initProcessGroup();
+const { rank, size } = world;
+
+const uneven = (of: number): number => 3 + 2 * of;
+const withOut = (of: number): number => (of === size - 1 && size > 1 ? 0 : 4 + of);
+const even = (): number => 5;
+
+/** Experts dealt out unevenly and out of order: the last rank has most of them; with three ranks or more the first has none. */
+function oddPlacement(numExpert: number): Placement {
+  const first = size > 2 ? 1 : 0;
+  const ranks = Array.from({ length: numExpert }, (_, expert) =>
+    expert % 3 === 0 ? first + (expert % (size - first)) : size - 1,
+  );
+  return Placement.ofRanks(ranks, size);
+}
+
+const perRank: [string, (numExpert: number) => GateSource][] = [
+  ['NaiveGate', () => NaiveGate],
+  ['NoisyGate', () => NoisyGate],
+  [
+    'TopKGate',
+    () => (options) =>
+      new TopKGate({ ...options, capacity: 1.1, scoreFunction: 'sigmoid', zLossWeight: 0.1 }),
+  ],
+  ['GShardGate', () => GShardGate],
+  [
+    'BiasBalancedGate',
+    () => (options) => new BiasBalancedGate({ ...options, balance: true, biasUpdateRate: 0 }),
+  ],
+  ['ExpertChoiceGate', () => ExpertChoiceGate],
+];
+const global: typeof perRank = [
+  ['NaiveGate of all tokens', () => (options) => new NaiveGate({ ...options, globalBatch: true })],
+  ['GShardGate of all tokens', () => (options) => new GShardGate({ ...options, globalBatch: true })],
+  ['SwitchGate of all tokens', () => (options) => new SwitchGate({ ...options, topK: 1, globalBatch: true })],
+  ['NoisyGate of all tokens', () => (options) => new NoisyGate({ ...options, globalBatch: true })],
+  [
+    'ExpertChoiceGate of all tokens',
+    () => (options) => new ExpertChoiceGate({ ...options, globalBatch: true }),
+  ],
+];
+
+function allCases(): Case[] {
+  const cases: Case[] = [];
+  const base = { topK: 2, tokens: uneven, gate: NaiveGate as GateSource };
+  for (const numExpert of [8, 12]) {
+    for (const experts of ['fused', 'single steps', 'modules', 'list'] as const) {
+      cases.push({ ...base, name: experts, numExpert, experts });
+      cases.push({
+        ...base,
+        name: `${experts}, placed unevenly`,
+        numExpert,
+        experts,
+        placement: oddPlacement(numExpert),
+      });
+    }
+    cases.push({ ...base, name: 'a rank without tokens', numExpert, experts: 'fused', tokens: withOut });
+    cases.push({
+      ...base,
+      name: 'a rank without tokens, modules',
+      numExpert,
+      experts: 'modules',
+      tokens: withOut,
+    });
+    // Expert 0 and the last one: with several ranks each rank but two gets no rows.
+    const toOne = fixedGate([[0, numExpert - 1]]);
+    cases.push({ ...base, name: 'all tokens to the same experts', numExpert, experts: 'fused', gate: toOne });
+    const toFirst = fixedGate([[0]]);
+    cases.push({
+      ...base,
+      name: 'all tokens to one rank',
+      numExpert,
+      experts: 'list',
+      gate: toFirst,
+      topK: 1,
+    });
+  }
+  const numExpert = 8;
+  const fused = { ...base, numExpert, experts: 'fused' as const };
+  for (const [name, gate] of perRank) cases.push({ ...fused, name, gate: gate(numExpert), tokens: even });
+  for (const [name, gate] of global) {
+    cases.push({
+      ...fused,
+      name,
+      gate: gate(numExpert),
+      globalBatch: true,
+      topK: name.startsWith('Switch') ? 1 : 2,
+    });
+  }
+  const options = { balance: false, globalBatch: true };
+  cases.push({
+    ...fused,
+    name: 'DCGate',
+    globalBatch: true,
+    gate: (given) => new DCGate({ ...given, ...options, capacity: 0.5 }),
+    gateAlone: (given) => new DCGate({ ...given, ...options, capacity: 0.5 / size }),
+  });
+  const binOfExpert = Array.from({ length: numExpert }, (_, expert) =>
+    Math.floor((expert * size) / numExpert),
+  );
+  cases.push({
+    ...fused,
+    name: 'SwipeGate',
+    globalBatch: true,
+    gate: (given) => new SwipeGate({ ...given, globalBatch: true }),
+    gateAlone: (given) => new SwipeGate({ ...given, globalBatch: true, binOfExpert }),
+  });
+  return cases;
+}
+
+/** The layer, spread over a group or with all experts here. */
+function makeLayer(test: Case, group: ProcessGroup | null): MoELayer {
+  const { numExpert, topK, experts, placement } = test;
+  manualSeed(7);
+  const gate = group === null ? (test.gateAlone ?? test.gate) : test.gate;
+  const spread = group === null ? {} : { moeGroup: group, ...(placement && { placement }) };
+  const options = { numExpert, topK, dModel, gate, ...spread };
+  const layer =
+    experts === 'fused' || experts === 'single steps'
+      ? new FMoETransformerMLP({ ...options, dHidden: 5, activation: 'gelu', fused: experts === 'fused' })
+      : new FMoE({
+          ...options,
+          expert:
+            experts === 'modules'
+              ? class extends TwoLayerExpert {
+                  constructor(width: number) {
+                    super(width, 4);
+                  }
+                }
+              : Array.from({ length: numExpert }, (_, index) =>
+                  index % 3 === 1
+                    ? (width: number) => new nn.Linear(width, width)
+                    : (width: number) => new TwoLayerExpert(width, 3 + index),
+                ),
+        });
+  return layer.to('float64');
+}
+
+const failures: string[] = [];
+let comparisons = 0;
+
+function compare(what: string, actual: Tensor | null, expected: Tensor | null): void {
+  comparisons++;
+  if (actual === null || expected === null) {
+    if (actual !== expected) failures.push(`${what}: ${actual === null ? 'nothing' : 'something'} here`);
+    return;
+  }
+  if (`${actual.shape}` !== `${expected.shape}`) {
+    failures.push(`${what}: [${actual.shape}], expected [${expected.shape}]`);
+  } else if (actual.numel() > 0) {
+    const scale = Math.max(1, expected.abs().max().item());
+    const difference = actual.sub(expected).abs().max().item() / scale;
+    if (!(difference <= tolerance)) failures.push(`${what}: differs by ${difference}`);
+  }
+}
+
+function tokensOf(test: Case, of: number, step: number): Tensor {
+  manualSeed(1000 * step + of);
+  return randn([test.tokens(of), dModel], { dtype: 'float64' });
+}
+
+/** A loss that tells the elements of the output apart. */
+function lossOf(output: Tensor, of: number): Tensor {
+  manualSeed(50 + of);
+  return output
+    .mul(randn(output.shape, { dtype: 'float64' }))
+    .sum()
+    .add(output.square().sum());
+}
+
+/** What a gate draws, it draws from here: for each rank another sequence, or for all tokens one. */
+function seedDraws(test: Case, of: number, step: number): void {
+  manualSeed(9_000_000 + 100 * step + (test.globalBatch ? 0 : of));
+}
+
+function balanceOf(layer: nn.Module): Tensor {
+  return (collectBalanceLoss(layer) ?? zeros([], { dtype: 'float64' })).mul(balanceWeight);
+}
+
+interface Step {
+  output: Tensor;
+  loss: Tensor;
+  x: Tensor;
+}
+
+/** Forward and backward of all ranks' tokens on one process; the loss is the mean over the ranks. */
+function stepAlone(layer: MoELayer, test: Case, step: number): Step {
+  const x = Array.from({ length: size }, (_, of) => tokensOf(test, of, step));
+  for (const each of x) each.requiresGrad = true;
+  const losses: Tensor[] = [];
+  const outputs: Tensor[] = [];
+  if (test.globalBatch) {
+    seedDraws(test, 0, step);
+    const all = layer.call(cat(x));
+    let at = 0;
+    for (const [of, own] of x.entries()) {
+      outputs.push(all.narrow(0, at, own.shape[0]!));
+      at += own.shape[0]!;
+      losses.push(lossOf(outputs[of]!, of));
+    }
+    const balance = balanceOf(layer);
+    for (const [of, loss] of losses.entries()) losses[of] = loss.add(balance);
+  } else {
+    for (const [of, own] of x.entries()) {
+      seedDraws(test, of, step);
+      outputs.push(layer.call(own));
+      losses.push(lossOf(outputs[of]!, of).add(balanceOf(layer)));
+    }
+  }
+  losses
+    .reduce((a, b) => a.add(b))
+    .div(size)
+    .backward();
+  return { output: outputs[rank]!, loss: losses[rank]!, x: x[rank]! };
+}
+
+function stepTogether(parallel: DistributedGroupedDataParallel<MoELayer>, test: Case, step: number): Step {
+  const x = tokensOf(test, rank, step);
+  x.requiresGrad = true;
+  seedDraws(test, rank, step);
+  const output = parallel.call(x);
+  const loss = lossOf(output, rank).add(balanceOf(parallel));
+  loss.backward();
+  parallel.allreduceGradients();
+  return { output, loss, x };
+}
+
+/** Parameters of the process alone by the names that they have on this rank, experts of other ranks left out. */
+function counterparts(layer: MoELayer, alone: MoELayer, pick: (parameter: nn.Parameter) => Tensor | null) {
+  const layout = expertLayout(layer);
+  const all = new Map(alone.namedParameters());
+  return [...layer.namedParameters()].map(([name, parameter]) => {
+    const place = layout.get(name);
+    const whole = pick(all.get(place?.name ?? name)!);
+    const ids = place?.experts?.ids;
+    const actual = pick(parameter);
+    // Of no experts there is nothing to compare.
+    if (ids?.length === 0) return { name, actual: null, expected: null };
+    const expected = whole && ids ? cat(ids.map((id) => whole.narrow(0, id, 1))) : whole;
+    return { name, actual, expected };
+  });
+}
+
+function descend(layer: nn.Module): void {
+  noGrad(() => {
+    for (const parameter of layer.parameters()) {
+      if (parameter.grad !== null) parameter.sub_(parameter.grad.mul(learningRate));
+    }
+  });
+  layer.zeroGrad();
+}
+
+function run(test: Case): void {
+  const alone = makeLayer(test, null);
+  const layer = makeLayer(test, world);
+  const title = `${test.numExpert} experts, ${test.name}`;
+  for (const { name, actual, expected } of counterparts(layer, alone, (parameter) => parameter)) {
+    compare(`${title}: initial ${name}`, actual, expected);
+  }
+  const parallel = new DistributedGroupedDataParallel(layer, { groups: { dp: world } });
+  for (let step = 0; step < steps; step++) {
+    const expected = stepAlone(alone, test, step);
+    const actual = stepTogether(parallel, test, step);
+    const at = `${title}, step ${step}`;
+    compare(`${at}: output`, actual.output, expected.output);
+    compare(`${at}: loss`, actual.loss, expected.loss);
+    compare(`${at}: gradient of the input`, actual.x.grad, expected.x.grad!.mul(size));
+    for (const each of counterparts(layer, alone, (parameter) => parameter.grad)) {
+      compare(`${at}: gradient of ${each.name}`, each.actual, each.expected);
+    }
+    descend(alone);
+    descend(layer);
+  }
+  for (const { name, actual, expected } of counterparts(layer, alone, (parameter) => parameter)) {
+    compare(`${title}: ${name} in the end`, actual, expected);
+  }
+  parallel.dispose();
+}
+
+for (const test of allCases()) {
+  await scoped(async () => run(test));
+}
+console.log(JSON.stringify({ rank, comparisons, failures: failures.slice(0, 20), failed: failures.length }));
