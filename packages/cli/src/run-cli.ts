@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
+import { addCheckpoint } from './commands/checkpoint.js';
 import { addDoctor } from './commands/doctor.js';
 import { addEval } from './commands/eval.js';
 import { addGenerate } from './commands/generate.js';
@@ -39,7 +40,7 @@ export async function runCli(args: readonly string[], output: Output = standardO
       // Reported below, in the form of all other errors.
       writeErr: () => {},
     });
-  for (const add of [addTrain, addEval, addGenerate, addPlot, addLaunch, addRun, addDoctor])
+  for (const add of [addTrain, addEval, addGenerate, addPlot, addLaunch, addRun, addCheckpoint, addDoctor])
     add(program, context);
   try {
     await program.parseAsync(args, { from: 'user' });

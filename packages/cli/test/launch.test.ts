@@ -2,13 +2,15 @@ import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { listMpiruns } from '@fmoe/comm';
+import { describeUnless } from '@fmoe/torch/testing';
 import { describe, expect, it } from 'vitest';
 import { capture } from './capture.js';
 import { makeWorkspace } from './workspace.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
-const { folder } = makeWorkspace();
+const { folder, config, run } = makeWorkspace();
 
 function fmoe(...args: string[]) {
   const env = { ...process.env, OMP_NUM_THREADS: '1' };
@@ -76,5 +78,46 @@ describe('fmoe launch', () => {
     const { code, error } = await capture(...args);
     expect(error).toMatch(message);
     expect(code).toBe(1);
+  });
+});
+
+describeUnless(listMpiruns().length === 0 ? 'there is no mpirun' : undefined, 'fmoe launch train', () => {
+  it('trains on two ranks, goes on with three, and leaves checkpoints for one', {
+    timeout: 240_000,
+  }, async () => {
+    const train = ['train', '-c', config, '-s', 'training.batchSize=4', '-s', 'training.steps=6'];
+    const first = fmoe('launch', '-n', '2', '--backend', 'mpi', ...train);
+    expect(first.stderr).toBe('');
+    expect(first.stdout).toMatch(/\[0\] step 6\/6 \| loss \d\.\d+/);
+    expect(first.stdout).toMatch(/\[0\] test {2}bits per character \d\.\d{3}/);
+    expect(first.stdout).not.toContain('[1]');
+    expect(first.status).toBe(0);
+
+    const more = ['-s', 'training.steps=9', '--resume'];
+    const second = fmoe('launch', '-n', '3', '--backend', 'mpi', ...train, ...more);
+    expect(second.stderr).toBe('');
+    expect(second.stdout).toMatch(/from step 6 to step 9/);
+    expect(second.status).toBe(0);
+
+    // One process reads what three ranks wrote, as it is and merged.
+    const evaluated = await capture('eval', run);
+    expect(evaluated).toMatchObject({ code: 0, error: '' });
+    expect(evaluated.out).toMatch(/at step 9, test: bits per character/);
+    const inspected = await capture('checkpoint', 'inspect', run);
+    expect(inspected.out).toMatch(/step 9, written by 3 ranks/);
+    expect(inspected.out).toMatch(/experts\.htoh4\.weight +F32 +\[16, 16\] for each of 4 experts/);
+    const merged = join(folder, 'merged');
+    expect(await capture('checkpoint', 'merge', run, merged)).toMatchObject({ code: 0, error: '' });
+    expect((await capture('eval', run, '--checkpoint', merged)).out).toBe(evaluated.out);
+    const split = join(folder, 'split');
+    expect(await capture('checkpoint', 'split', merged, split, '--ranks', '2')).toMatchObject({
+      code: 0,
+      error: '',
+    });
+    expect((await capture('eval', run, '--checkpoint', split)).out).toBe(evaluated.out);
+    expect(await capture('checkpoint', 'merge', run, merged)).toMatchObject({
+      code: 1,
+      error: expect.stringMatching(/^fmoe: ERR_FILE: .*is there already/),
+    });
   });
 });

@@ -1,3 +1,5 @@
+import { Writable } from 'node:stream';
+import { readRendezvous } from '@fmoe/comm';
 import { absolutePlugin, ProgressSink, quotedLoss, RunFolder, runTraining } from '@fmoe/models/training';
 import type { Command } from 'commander';
 import { type Context, print } from '../context.js';
@@ -36,7 +38,9 @@ function plugins({ gate, expert }: TrainOptions): string[] {
   return [...assign('gate', gate), ...assign('expert', expert)];
 }
 
-async function train(options: TrainOptions, context: Context): Promise<void> {
+async function train(options: TrainOptions, command: Context): Promise<void> {
+  // Of ranks that train together one speaks for all.
+  const context = readRendezvous().rank === 0 ? command : silent(command);
   const config = await loadConfig(options.config, [...options.set, ...plugins(options)]);
   const { path } = RunFolder.of(config);
   print(context, `${summarizeConfig(config)}\nrun       ${path}`);
@@ -67,4 +71,9 @@ async function train(options: TrainOptions, context: Context): Promise<void> {
     print(context, `${split.padEnd(5)} ${name} ${value.toFixed(3)}`);
   }
   print(context, `${result.step} steps in ${result.seconds.toFixed(1)} s; plot with: fmoe plot ${path}`);
+}
+
+function silent(context: Context): Context {
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
+  return { ...context, out: nowhere, error: nowhere };
 }

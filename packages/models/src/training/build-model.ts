@@ -1,3 +1,4 @@
+import type { ProcessGroup } from '@fmoe/comm';
 import { FmoeError } from '@fmoe/torch';
 import { type GateName, type MoEConfig, TransformerXL } from '../transformer-xl/index.js';
 import type { ResolvedConfig } from './config/index.js';
@@ -9,18 +10,20 @@ import type { MoEPlugins } from './plugins/index.js';
  *
  * @param vocabularySize number of different tokens
  * @param plugins what the configuration names of other packages, from `loadPlugins`
+ * @param moeGroup ranks over which the experts are spread; this process has all of them without it
  * @throws FmoeError ERR_CONFIG when settings do not go together, or a plug-in was not loaded
  */
 export function buildModel(
   config: ResolvedConfig['model'],
   vocabularySize: number,
   plugins: MoEPlugins = {},
+  moeGroup: ProcessGroup | null = null,
 ): LanguageModel {
   const { kind: _, moe, ...options } = config;
   return new TransformerXL({
     nToken: vocabularySize,
     ...withoutUndefined(options),
-    moe: moe === undefined ? null : withPlugins(moe, plugins),
+    moe: moe === undefined ? null : { ...withPlugins(moe, plugins), moeGroup },
   });
 }
 

@@ -4,6 +4,7 @@ import type { TokenStream } from '../data/tokens.js';
 import { SegmentMemory } from '../transformer-xl/index.js';
 import type { LanguageModel } from './language-model.js';
 import { nextTurn } from './next-turn.js';
+import type { TrainingRanks } from './training-ranks.js';
 
 /** How a stream is evaluated. */
 export interface EvaluationOptions {
@@ -17,6 +18,8 @@ export interface EvaluationOptions {
   maxSegments?: number | undefined;
   /** Breaks the evaluation off. */
   signal?: AbortSignal | undefined;
+  /** Ranks that share the columns, if there are enough; all get the same result. */
+  ranks?: TrainingRanks | undefined;
 }
 
 /** Loss on a stream. */
@@ -39,7 +42,7 @@ export async function evaluate(
   stream: TokenStream,
   options: EvaluationOptions,
 ): Promise<Evaluation | undefined> {
-  const { batchSize, tgtLen, device, signal } = options;
+  const { batchSize, tgtLen, device, signal, ranks } = options;
   const { training, memLen, extLen } = model;
   const iterator = new OrderedIterator(stream, {
     batchSize,
@@ -51,14 +54,18 @@ export async function evaluate(
   const memory = new SegmentMemory();
   const sum = zeros([], { dtype: 'float64', device });
   let tokens = 0;
+  const isShared = ranks !== undefined && batchSize >= ranks.size;
+  const columns = isShared ? ranks.columnsOf(batchSize) : undefined;
   model.eval();
   model.resetLength({ memLen: options.memLen ?? memLen });
   try {
     for (let segment = 0; segment < segments; segment++) {
-      tokens += tidy(() => noGrad(() => addSegment(model, iterator, memory, sum)));
+      tokens += tidy(() => noGrad(() => addSegment(model, iterator, memory, sum, columns)));
       await nextTurn();
-      if (signal?.aborted) return undefined;
+      const isAborted = signal?.aborted ?? false;
+      if (ranks?.any(isAborted) ?? isAborted) return undefined;
     }
+    if (isShared) ranks.sum_(sum);
     return { loss: sum.item() / tokens, tokens };
   } finally {
     memory.clear();
@@ -73,10 +80,13 @@ function addSegment(
   iterator: OrderedIterator,
   memory: SegmentMemory,
   sum: Tensor,
+  columns?: readonly [number, number],
 ): number {
-  const { data, target } = iterator.next();
-  const { loss, mems } = model.forward(data, target, memory.tensors);
+  const batch = iterator.next();
+  const own = (rows: Tensor): Tensor =>
+    columns === undefined ? rows : rows.narrow(1, columns[0], columns[1] - columns[0]).contiguous();
+  const { loss, mems } = model.forward(own(batch.data), own(batch.target), memory.tensors);
   memory.replace(mems);
   sum.add_(loss.to('float64').sum());
-  return target.numel();
+  return batch.target.numel();
 }

@@ -1,12 +1,16 @@
 export { buildModel } from './build-model.js';
 export { buildOptimizer } from './build-optimizer.js';
 export {
+  type CheckpointDescription,
   type CheckpointEntry,
   CheckpointFolder,
   type CheckpointState,
+  describeCheckpoint,
   loadCheckpoint,
   loadModel,
+  mergeCheckpoint,
   saveCheckpoint,
+  splitCheckpoint,
 } from './checkpoint/index.js';
 export {
   applyOverrides,

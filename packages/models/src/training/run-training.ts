@@ -1,3 +1,4 @@
+import { initProcessGroup, type ProcessGroup, readRendezvous } from '@fmoe/comm';
 import { FmoeError, manualSeed, setNumThreads } from '@fmoe/torch';
 import { loadCorpus } from '../data/load-corpus.js';
 import { buildModel } from './build-model.js';
@@ -16,7 +17,12 @@ export interface RunOptions {
   overwrite?: boolean | undefined;
   /** Saves a checkpoint and stops. */
   signal?: AbortSignal | undefined;
-  /** Receive what is measured, besides the files in the run's folder. */
+  /**
+   * Ranks that train together, all of which call this, in folders that they share. Default: those that were started together, as
+   * `fmoe launch` or `mpirun` starts them.
+   */
+  group?: ProcessGroup | null | undefined;
+  /** Receive what is measured, besides the files in the run's folder; on the first rank only. */
   sinks?: readonly MetricSink[] | undefined;
   /** Called with the trainer before the first step and after the last one, for example to write samples. */
   atStart?: ((trainer: Trainer) => void) | undefined;
@@ -33,6 +39,7 @@ export interface RunOptions {
 export async function runTraining(config: ResolvedConfig, options: RunOptions = {}): Promise<TrainingResult> {
   const folder = RunFolder.of(config);
   const { resume, signal } = options;
+  const group = options.group === undefined ? startedTogether() : options.group;
   if (resume !== undefined) folder.checkResumable(config);
   else if (folder.isUsed && options.overwrite !== true) {
     throw new FmoeError(
@@ -41,22 +48,30 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
     );
   }
   const checkpoint = resume === undefined ? undefined : folder.checkpoints.find(resume);
-  const device = chooseDevice(config.device);
+  // Nobody writes before all have looked.
+  group?.barrier();
+  const device = chooseDevice(config.device, readRendezvous().localRank);
   const plugins = await loadPlugins(config.model);
   const corpus = loadCorpus(config.data);
   if (config.threads !== undefined) setNumThreads(config.threads);
   manualSeed(config.seed);
-  const model = buildModel(config.model, corpus.vocabulary.size, plugins);
+  const model = buildModel(config.model, corpus.vocabulary.size, plugins, group);
   model.to({ device });
+  const isFirst = group === null || group.rank === 0;
+  // What is dropped at random is another thing on each rank.
+  if (!isFirst) manualSeed(1_000_003 * config.seed + group.rank);
 
-  if (checkpoint === undefined && folder.isUsed) folder.clear();
-  const sinks: MetricSink[] = [...(options.sinks ?? [])];
-  const trainer = new Trainer({ config, corpus, model, device, checkpoints: folder.checkpoints.path, sinks });
+  if (isFirst && checkpoint === undefined && folder.isUsed) folder.clear();
+  const sinks: MetricSink[] = isFirst ? [...(options.sinks ?? [])] : [];
+  const checkpoints = folder.checkpoints.path;
+  const trainer = new Trainer({ config, corpus, model, device, checkpoints, sinks, group });
   try {
     if (checkpoint !== undefined) trainer.restore(checkpoint);
-    folder.describe(config, corpus.vocabulary);
-    sinks.push(new JsonlSink(folder.metrics, { resumeFrom: trainer.step }));
-    if (config.logging.tensorboard) sinks.push(new TensorBoardSink(folder.tensorboard));
+    if (isFirst) {
+      folder.describe(config, corpus.vocabulary);
+      sinks.push(new JsonlSink(folder.metrics, { resumeFrom: trainer.step }));
+      if (config.logging.tensorboard) sinks.push(new TensorBoardSink(folder.tensorboard));
+    }
     const write: MetricSink['write'] = (record) => {
       for (const sink of sinks) sink.write(record);
     };
@@ -67,7 +82,7 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
       steps: config.training.steps,
       name: config.name,
       unit: corpus.vocabulary.unit,
-      parameters: model.parameters().reduce((sum, parameter) => sum + parameter.numel(), 0),
+      parameters: trainer.parameterCount,
       device,
       config,
     });
@@ -80,4 +95,9 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
     trainer.dispose();
     model.dispose();
   }
+}
+
+/** The group of the processes that a launcher started, or null for one that was started by itself. */
+function startedTogether(): ProcessGroup | null {
+  return readRendezvous().worldSize > 1 ? initProcessGroup() : null;
 }

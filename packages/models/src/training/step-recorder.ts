@@ -44,13 +44,21 @@ export class StepRecorder {
    * Averages of what was stored since the last call, which is then forgotten; `undefined` when nothing was.
    *
    * @param lastStep number of the last step stored
+   * @param combine adds up the tables of all ranks, of which each has its share of the losses
    * @throws FmoeError ERR_RUNTIME naming the first step whose loss or gradient was not finite
    */
-  read(lastStep: number): StepAverages | undefined {
+  read(lastStep: number, combine: (table: Tensor) => Tensor = (table) => table): StepAverages | undefined {
     const steps = this.#rows;
     if (steps === 0) return undefined;
     this.#rows = 0;
-    const values = tidy(() => Array.from(this.#table.narrow(0, 0, steps).cpu().data() as Float32Array));
+    const values = tidy(() => {
+      const own = this.#table.narrow(0, 0, steps);
+      const norms = own.narrow(1, columns - 1, 1).clone();
+      const all = combine(own.clone());
+      // Every rank has the norm of all gradients.
+      all.narrow(1, columns - 1, 1).copy_(norms);
+      return Array.from(all.cpu().data() as Float32Array);
+    });
     const column = (index: number): number[] => values.filter((_, i) => i % columns === index);
     const [loss, balanceLoss, gradientNorm] = [column(0), column(1), column(2)];
     for (let row = 0; row < steps; row++) {

@@ -1,12 +1,13 @@
 /** Shape letters: T segment length, B batch columns, b columns of one chunk. */
+import type { ProcessGroup } from '@fmoe/comm';
 import { collectBalanceLoss, readBalance } from '@fmoe/layers';
-import { autocast, keep, optim, type Tensor, tidy, zeros } from '@fmoe/torch';
+import { autocast, cat, keep, type optim, type Tensor, tidy, zeros } from '@fmoe/torch';
 import type { Corpus, SplitName } from '../data/corpus.js';
 import { type Batch, OrderedIterator } from '../data/ordered-iterator.js';
 import type { Vocabulary } from '../data/vocabulary.js';
 import { SegmentMemory } from '../transformer-xl/index.js';
 import { buildOptimizer } from './build-optimizer.js';
-import { CheckpointFolder, loadCheckpoint, saveCheckpoint } from './checkpoint/index.js';
+import { CheckpointFolder, loadCheckpoint, saveCheckpoint, saveSharded } from './checkpoint/index.js';
 import type { ResolvedConfig } from './config/index.js';
 import { type Evaluation, evaluate } from './evaluate.js';
 import type { LanguageModel } from './language-model.js';
@@ -15,6 +16,7 @@ import { nextTurn } from './next-turn.js';
 import { Schedule } from './schedule.js';
 import { notFinite, StepRecorder } from './step-recorder.js';
 import { Stopwatch } from './stopwatch.js';
+import { TrainingRanks } from './training-ranks.js';
 
 /** What a {@link Trainer} works on. */
 export interface TrainerOptions {
@@ -25,7 +27,9 @@ export interface TrainerOptions {
   device: string;
   /** Folder of the checkpoints; made when the first one is saved. */
   checkpoints: string;
-  /** Receive what is measured. */
+  /** Ranks that train together; the model was made with it. Default: this process alone. */
+  group?: ProcessGroup | null;
+  /** Receive what is measured; on the first rank only. */
   sinks?: readonly MetricSink[];
 }
 
@@ -58,6 +62,9 @@ export class Trainer {
   readonly #recorder: StepRecorder;
   readonly #parameters: readonly Tensor[];
   readonly #noBalance: Tensor;
+  readonly #ranks: TrainingRanks;
+  /** This rank's columns of the batch. */
+  readonly #columns: readonly [number, number];
   readonly #watch = new Stopwatch();
   #step = 0;
   /** Seconds and tokens up to the last record and since then, for the throughput. */
@@ -84,7 +91,9 @@ export class Trainer {
       extendedLength: model.extLen,
       device,
     });
-    const chunks = Math.min(training.batchChunk, training.batchSize);
+    this.#ranks = new TrainingRanks(options.group ?? null, model);
+    this.#columns = this.#ranks.columnsOf(training.batchSize);
+    const chunks = Math.min(training.batchChunk, this.#columns[1] - this.#columns[0]);
     this.#memories = Array.from({ length: chunks }, () => new SegmentMemory());
     this.#recorder = new StepRecorder(logging.every, device);
     this.#parameters = model.parameters();
@@ -97,6 +106,11 @@ export class Trainer {
 
   get device(): string {
     return this.#options.device;
+  }
+
+  /** Numbers that the model learns, on all ranks together. */
+  get parameterCount(): number {
+    return this.#ranks.countParameters(this.model);
   }
 
   /** Steps done. */
@@ -117,7 +131,8 @@ export class Trainer {
   async train(signal?: AbortSignal): Promise<TrainingResult> {
     const { training, evaluation, checkpoint } = this.#options.config;
     this.model.train();
-    while (this.#step < training.steps && !signal?.aborted) {
+    const isStopping = (): boolean => this.#ranks.any(signal?.aborted ?? false);
+    while (this.#step < training.steps && !isStopping()) {
       // A run that was interrupted while it was evaluated begins with that.
       if (this.#isDue(evaluation.every) && this.#evaluated !== this.#step) {
         const result = await this.#evaluate('valid', evaluation.maxSegments, signal);
@@ -133,7 +148,7 @@ export class Trainer {
       this.#watch.stop();
       await nextTurn();
     }
-    if (signal?.aborted) return this.#interrupted();
+    if (isStopping()) return this.#interrupted();
     const valid = await this.#evaluate('valid', 0, signal);
     if (valid !== undefined) this.#useValidation(valid);
     const test = valid && (await this.#evaluate('test', 0, signal));
@@ -168,11 +183,13 @@ export class Trainer {
       this.#tokens += batch.target.numel();
       if (batch.first) for (const memory of this.#memories) memory.clear();
       this.optimizer.zeroGrad();
-      const parts = splitColumns(batch, this.#memories.length).map((part, chunk) => {
+      const chunks = splitColumns(batch, this.#columns, this.#memories.length);
+      const parts = chunks.map((part, chunk) => {
         const share = part.target.shape[1]! / batchSize;
-        return this.#accumulate(part, this.#memories[chunk]!, share);
+        const accumulate = () => this.#accumulate(part, this.#memories[chunk]!, share);
+        return chunk < chunks.length - 1 ? this.#ranks.withoutCombining(accumulate) : accumulate();
       });
-      const norm = optim.clipGradNorm_(this.#parameters, clip > 0 ? clip : Number.MAX_VALUE);
+      const norm = this.#ranks.combineAndClip(this.#parameters, clip > 0 ? clip : Number.MAX_VALUE);
       this.optimizer.step();
       const [loss, balance] = parts.reduce(([a, b], [c, d]) => [a.add(c), b.add(d)]);
       this.#recorder.add(loss, balance, norm);
@@ -187,7 +204,7 @@ export class Trainer {
       precision === 'bfloat16-autocast'
         ? autocast({ device: this.#options.device.split(':')[0]!, dtype: 'bfloat16' }, forward)
         : forward();
-    const mean = loss.float().mean().mul(share);
+    const mean = (loss.dtype === 'float64' ? loss : loss.float()).mean().mul(share);
     const balance = collectBalanceLoss(this.model)?.mul(share);
     const total = balance !== undefined && balanceWeight > 0 ? mean.add(balance.mul(balanceWeight)) : mean;
     total.backward();
@@ -207,14 +224,26 @@ export class Trainer {
       evaluated: this.#evaluated,
       config,
     };
-    const folder = this.checkpoints.add(this.#step, (temporary) =>
-      saveCheckpoint(temporary, state, {
-        model: this.model,
-        optimizer: this.optimizer,
-        memories: this.#memories.map((memory) => memory.tensors),
-      }),
-    );
-    this.checkpoints.prune(config.checkpoint.keep);
+    const { model, optimizer } = this;
+    const memories = this.#memories.map((memory) => memory.tensors);
+    const { group, layout } = this.#ranks;
+    const folder =
+      group === null
+        ? this.checkpoints.add(this.#step, (temporary) =>
+            saveCheckpoint(temporary, state, { model, optimizer, memories }),
+          )
+        : this.checkpoints.addTogether(this.#step, group, (temporary) =>
+            tidy(() =>
+              saveSharded(
+                temporary,
+                state,
+                { model, optimizer, memories: joinMemories(memories) },
+                layout,
+                group,
+              ),
+            ),
+          );
+    if (this.#ranks.isFirst) this.checkpoints.prune(config.checkpoint.keep);
     this.#saved = this.#step;
     return folder;
   }
@@ -228,7 +257,9 @@ export class Trainer {
   restore(folder: string): void {
     const { device } = this.#options;
     const { model, optimizer } = this;
-    const { state, memories } = loadCheckpoint(folder, { model, optimizer, device });
+    const { rank, size, layout } = this.#ranks;
+    const part = { layout, rank, ranks: size, columns: this.#columns };
+    const { state, memories } = loadCheckpoint(folder, { model, optimizer, device }, part);
     this.#step = state.step;
     this.#saved = state.step;
     this.#evaluated = state.evaluated;
@@ -238,13 +269,21 @@ export class Trainer {
     if (best !== undefined && best.step <= state.step) this.#bestLoss = best.loss;
     this.#iterator.restore(state.data);
     this.#schedule.loadStateDict(state.schedule);
-    for (const [chunk, memory] of this.#memories.entries()) memory.replace(memories[chunk] ?? []);
+    tidy(() => {
+      const columns = this.#columns[1] - this.#columns[0];
+      for (const [chunk, memory] of this.#memories.entries()) {
+        const [from, width] = spanOfChunk(columns, this.#memories.length, chunk);
+        memory.replace(memories.map((all) => all.narrow(1, from, width).clone()));
+      }
+    });
+    for (const memory of memories) memory.dispose();
   }
 
   /** Frees everything that the trainer made; the model stays. */
   dispose(): void {
     for (const memory of this.#memories) memory.clear();
     this.#recorder.dispose();
+    this.#ranks.dispose();
     this.#noBalance.dispose();
     this.optimizer.dispose();
   }
@@ -261,8 +300,9 @@ export class Trainer {
 
   /** Reports the steps since the last record. */
   #record(): void {
-    const averages = this.#recorder.read(this.#step);
+    const averages = this.#recorder.read(this.#step, (table) => this.#ranks.sum_(table));
     if (averages === undefined) return;
+    this.#ranks.combineLoads(this.model);
     const balance = readBalance(this.model, { reset: true });
     // Read last: on a GPU the reads above wait for the steps to end.
     const seconds = this.seconds;
@@ -295,7 +335,7 @@ export class Trainer {
     // Without a memory in training there is none in evaluation either.
     const memLen = model.memLen === 0 ? 0 : Math.max(0, model.memLen + config.training.tgtLen - tgtLen);
     const { batchSize } = config.evaluation;
-    const options = { batchSize, tgtLen, memLen, device, maxSegments, signal };
+    const options = { batchSize, tgtLen, memLen, device, maxSegments, signal, ranks: this.#ranks };
     const result = await evaluate(model, corpus.splits[split], options);
     if (result !== undefined) {
       this.#write({ kind: 'evaluation', step: this.#step, seconds: this.seconds, split, ...result });
@@ -309,7 +349,7 @@ export class Trainer {
     if (loss >= this.#bestLoss) return;
     this.#bestLoss = loss;
     this.save();
-    this.checkpoints.markBest(this.#step, loss);
+    if (this.#ranks.isFirst) this.checkpoints.markBest(this.#step, loss);
   }
 
   #write(record: MetricRecord): void {
@@ -317,14 +357,30 @@ export class Trainer {
   }
 }
 
-/** The columns of a batch in `chunks` parts of nearly equal width. */
-function splitColumns(batch: Batch, chunks: number): Batch[] {
-  if (chunks === 1) return [batch];
-  const columns = batch.target.shape[1]!;
+/** Some columns of a batch in `chunks` parts of nearly equal width. */
+function splitColumns(batch: Batch, [first, last]: readonly [number, number], chunks: number): Batch[] {
+  const all = batch.target.shape[1]!;
+  const columns = last - first;
+  if (chunks === 1 && columns === all) return [batch];
   return Array.from({ length: chunks }, (_, chunk) => {
-    const from = Math.floor((chunk * columns) / chunks);
-    const width = Math.floor(((chunk + 1) * columns) / chunks) - from;
-    const cut = (rows: Tensor): Tensor => rows.narrow(1, from, width).contiguous();
+    const [from, width] = spanOfChunk(columns, chunks, chunk);
+    const cut = (rows: Tensor): Tensor => rows.narrow(1, first + from, width).contiguous();
     return { ...batch, data: cut(batch.data), target: cut(batch.target) };
   });
+}
+
+/** The first column of a chunk, and how many it has. */
+function spanOfChunk(columns: number, chunks: number, chunk: number): [from: number, width: number] {
+  const from = Math.floor((chunk * columns) / chunks);
+  return [from, Math.floor(((chunk + 1) * columns) / chunks) - from];
+}
+
+/** The memories `[M, B, D]` of each layer from those of the chunks. */
+function joinMemories(chunks: readonly (readonly Tensor[])[]): Tensor[] {
+  return (chunks[0] ?? []).map((_, layer) =>
+    cat(
+      chunks.map((tensors) => tensors[layer]!),
+      1,
+    ),
+  );
 }

@@ -1,3 +1,4 @@
+import { drawExperts } from '@fmoe/layers';
 import { nn } from '@fmoe/torch';
 
 /** Standard deviations of the initial weights. */
@@ -16,6 +17,6 @@ export function initializeTransformerXL(model: nn.Module, options: InitOptions =
   for (const [name, parameter] of model.namedParameters()) {
     if (name.endsWith('layer_norm.weight')) nn.init.normal_(parameter, 1, std);
     else if (name.endsWith('.bias')) nn.init.zeros_(parameter);
-    else nn.init.normal_(parameter, 0, std);
+    else drawExperts(parameter, (all) => nn.init.normal_(all, 0, std));
   }
 }

@@ -1,3 +1,4 @@
+import type { ProcessGroup } from '@fmoe/comm';
 import {
   type BaseGate,
   BiasBalancedGate,
@@ -54,9 +55,11 @@ export interface MoEConfig {
   gateOptions?: Readonly<Record<string, unknown>>;
   /** An expert's class, or a function that makes one, in the place of the two-layer experts of inner width `dInner`. */
   expert?: ExpertSource | null;
+  /** Ranks over which the experts are spread. Default null: all are here. */
+  moeGroup?: ProcessGroup | null;
 }
 
-const known = ['numExpert', 'topK', 'gate', 'gateOptions', 'expert'];
+const known = ['numExpert', 'topK', 'gate', 'gateOptions', 'expert', 'moeGroup'];
 
 /**
  * Fills in the defaults and checks all values.
@@ -70,7 +73,7 @@ export function resolveMoEConfig(
   for (const key of Object.keys(options)) {
     if (!known.includes(key)) throw invalid(`moe.${key}`, `is unknown; known are ${known.join(', ')}`);
   }
-  const { numExpert, topK = 2, gate = 'naive', gateOptions = {}, expert = null } = options;
+  const { numExpert, topK = 2, gate = 'naive', gateOptions = {}, expert = null, moeGroup = null } = options;
   for (const [key, value] of [
     ['numExpert', numExpert],
     ['topK', topK],
@@ -92,7 +95,7 @@ export function resolveMoEConfig(
   if (expert !== null && typeof expert !== 'function') {
     throw invalid('moe.expert', `must be a class or a function, got ${String(expert)}`);
   }
-  return { numExpert, topK, gate, gateOptions, expert };
+  return { numExpert, topK, gate, gateOptions, expert, moeGroup };
 }
 
 /** The gate of a configuration, with its further options. */

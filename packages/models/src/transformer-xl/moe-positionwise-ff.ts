@@ -1,5 +1,5 @@
 /** Shape letters: Q query length, B batch, D model width. */
-import { ExpertMLP, FMoE } from '@fmoe/layers';
+import { ExpertMLP, FMoE, type LocalExperts } from '@fmoe/layers';
 import { nn, type Tensor } from '@fmoe/torch';
 import { gateSource, type MoEConfig } from './moe-config.js';
 import type { PositionwiseFFOptions } from './positionwise-ff.js';
@@ -20,9 +20,12 @@ export class MoEPositionwiseFF extends FMoE {
 
   constructor(options: MoEPositionwiseFFOptions) {
     const { dModel, moe } = options;
-    const { numExpert, topK, expert } = moe;
-    const experts = expert === null ? { experts: () => twoLayerExperts(options) } : { expert };
-    super({ numExpert, topK, dModel, gate: gateSource(moe), ...experts });
+    const { numExpert, topK, expert, moeGroup } = moe;
+    const experts =
+      expert === null
+        ? { experts: (_: number, __: number, local: LocalExperts) => twoLayerExperts(options, local) }
+        : { expert };
+    super({ numExpert, topK, dModel, gate: gateSource(moe), moeGroup, ...experts });
     this.layer_norm = new nn.LayerNorm(dModel);
     this.drop = new nn.Dropout(options.dropout);
     this.preLnorm = options.preLnorm;
@@ -35,7 +38,10 @@ export class MoEPositionwiseFF extends FMoE {
   }
 }
 
-function twoLayerExperts({ dModel, dInner, dropout, moe }: MoEPositionwiseFFOptions): ExpertMLP {
+function twoLayerExperts(
+  { dModel, dInner, dropout }: MoEPositionwiseFFOptions,
+  local: LocalExperts,
+): ExpertMLP {
   const activation = new nn.Sequential(new nn.ReLU({ inplace: true }), new nn.Dropout(dropout));
-  return new ExpertMLP({ numExpert: moe.numExpert, dModel, dHidden: dInner, activation });
+  return new ExpertMLP({ numExpert: local.ids.length, dModel, dHidden: dInner, activation, local });
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { FmoeError, type optim } from '@fmoe/torch';
 import type { IteratorState } from '../../data/ordered-iterator.js';
 
-/** Names of the files of a checkpoint. */
+/** Names of the files of a checkpoint that one process wrote. */
 export const files = {
   state: 'state.json',
   /** The model's state dict, under its own names. */
@@ -15,9 +15,26 @@ export const files = {
   run: 'run.safetensors',
 } as const;
 
+/** The parts of a checkpoint that have tensors. */
+export const parts = ['model', 'optimizer', 'run'] as const;
+export type Part = (typeof parts)[number];
+
+/** The name of one rank's file, where several ranks wrote a checkpoint. Its tensors have global names (`global-names.ts`). */
+export function fileOfRank(part: Part, rank: number, ranks: number): string {
+  return `${part}-${`${rank}`.padStart(5, '0')}-of-${`${ranks}`.padStart(5, '0')}.safetensors`;
+}
+
+/** The names of all files of a part, by rank. */
+export function filesOf(part: Part, ranks: number | undefined): string[] {
+  if (ranks === undefined) return [files[part]];
+  return Array.from({ length: ranks }, (_, rank) => fileOfRank(part, rank, ranks));
+}
+
 /** Marks a `state.json` as one of ours. */
 export const format = 'fmoe-checkpoint';
 export const version = 1;
+/** The version of a checkpoint that several ranks wrote. */
+export const shardedVersion = 2;
 
 /** Size and checksum by which a damaged file is told. */
 export interface FileRecord {
@@ -38,8 +55,12 @@ export interface CheckpointState {
   evaluated: number;
   /** The optimizer's parameter groups, in PyTorch's layout. */
   optimizer: optim.GroupStateDict[];
-  /** Number of memories of each chunk of the batch. */
+  /** Number of memories of each chunk of the batch; of several ranks each rank's columns are one chunk. */
   memories: number[];
+  /** How many ranks wrote it; absent for one process. */
+  ranks?: number;
+  /** Tensors `[N, …]` of the model with all experts of a layer, and N. */
+  experts?: Record<string, number>;
   /** The resolved configuration. */
   config: unknown;
 }
@@ -93,7 +114,7 @@ export function readStateFile(folder: string): StateFile {
   if (state?.format !== format || typeof state.step !== 'number' || typeof state.files !== 'object') {
     throw new FmoeError('ERR_FILE', `${path} is not a checkpoint that fmoe wrote.`);
   }
-  if (state.version !== version) {
+  if (state.version !== (state.ranks === undefined ? version : shardedVersion)) {
     throw new FmoeError(
       'ERR_FILE',
       `${path} has version ${state.version}; this fmoe reads version ${version}. Use the fmoe that wrote it.`,

@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import type { ProcessGroup } from '@fmoe/comm';
 import { FmoeError } from '@fmoe/torch';
 import { syncFolder, writeWholeFile } from '../atomic-write.js';
 
@@ -82,9 +83,9 @@ export class CheckpointFolder {
    * @returns the checkpoint's folder
    * @throws FmoeError ERR_FILE when the system refuses
    */
-  add(step: number, write: (folder: string) => void): string {
+  add(step: number, write: (folder: string) => void, suffix = `${process.pid}`): string {
     const folder = this.#folderOf(step);
-    const temporary = join(this.path, `${temporaryPrefix}${basename(folder)}-${process.pid}`);
+    const temporary = this.#temporaryOf(step, suffix);
     try {
       this.#removeTemporary();
       mkdirSync(temporary, { recursive: true });
@@ -109,6 +110,29 @@ export class CheckpointFolder {
     }
   }
 
+  /**
+   * The same for several ranks, which all call it: each writes its files into the folder, and waits for the others inside of
+   * `write`.
+   */
+  addTogether(step: number, group: ProcessGroup, write: (folder: string) => void): string {
+    const suffix = 'ranks';
+    if (group.rank === 0) {
+      this.add(
+        step,
+        (temporary) => {
+          group.barrier(); // the folder is there
+          write(temporary);
+        },
+        suffix,
+      );
+    } else {
+      group.barrier();
+      write(this.#temporaryOf(step, suffix));
+    }
+    group.barrier(); // it has its name
+    return this.#folderOf(step);
+  }
+
   /** Removes all but the last `keep` checkpoints and the best one. */
   prune(keep: number): void {
     const best = this.best()?.step;
@@ -123,6 +147,10 @@ export class CheckpointFolder {
 
   #folderOf(step: number): string {
     return join(this.path, `step-${step.toString().padStart(8, '0')}`);
+  }
+
+  #temporaryOf(step: number, suffix: string): string {
+    return join(this.path, `${temporaryPrefix}${basename(this.#folderOf(step))}-${suffix}`);
   }
 
   #removeTemporary(): void {

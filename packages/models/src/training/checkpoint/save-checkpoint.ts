@@ -1,7 +1,9 @@
 import { join } from 'node:path';
+import { expertLayout } from '@fmoe/layers';
 import { cuda, getRngState, type nn, type optim, saveSafetensors, type Tensor, tidy } from '@fmoe/torch';
 import { writeWholeFile } from '../atomic-write.js';
 import { type CheckpointState, files, format, recordOf, type StateFile, version } from './checkpoint-file.js';
+import { stackedExperts } from './global-names.js';
 
 /** The parts of a run that have tensors. */
 export interface RunTensors {
@@ -41,6 +43,7 @@ export function saveCheckpoint(
     format,
     version,
     ...state,
+    experts: stackedExperts(expertLayout(model)),
     optimizer: param_groups,
     memories: memories.map((tensors) => tensors.length),
     files: Object.fromEntries(names.map((name) => [name, recordOf(join(folder, name))])),
