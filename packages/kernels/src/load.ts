@@ -12,18 +12,17 @@ const defaultFolder = join(dirname(fileURLToPath(import.meta.url)), '..', 'nativ
 let loaded = false;
 
 /**
- * Opens `libfmoe_kernels.so`, and where there is a GPU and they were built the CUDA kernels beside it, once; from then on `torch.op('fmoe::…')` finds the operators. The functions of this package
- * call it themselves: call it to pay for loading at a time of your choice, or before using `torch.op` directly.
+ * Opens `libfmoe_kernels.so`, and where there is a GPU and they were built the CUDA kernels beside it, once; from then on
+ * `torch.op('fmoe::…')` finds the operators. The functions of this package call it themselves: call it to pay for loading at
+ * a time of your choice, or before using `torch.op` directly.
  *
  * @throws FmoeError `ERR_SETUP` when the library is not built, or was built for another libtorch than the one loaded.
  */
 export function loadKernels(): void {
-  if (loaded) return;
-  openKernels(defaultFolder);
-  loaded = true;
+  if (!loaded) openKernels(defaultFolder);
 }
 
-/** @internal {@link loadKernels} from a given folder, every time. */
+/** @internal Opens the libraries of a given folder; {@link loadKernels} then has nothing to do. */
 export function openKernels(folder: string): void {
   const library = join(folder, 'libfmoe_kernels.so');
   const record = join(folder, 'build.json');
@@ -41,6 +40,7 @@ export function openKernels(folder: string): void {
   loadLibrary(library);
   const cudaLibrary = join(folder, 'libfmoe_kernels_cuda.so');
   if (cuda.isAvailable() && existsSync(cudaLibrary)) loadLibrary(cudaLibrary);
+  loaded = true;
 }
 
 /** `2.11.0+cu130` and `2.11.0` have the same binary interface on the CPU. */

@@ -10,8 +10,8 @@ import type { TestDevice } from '@fmoe/torch/testing';
 import { it } from 'vitest';
 import { floatingDtypes, integers, roundoff } from './support.js';
 
-/** Cases of each family. */
-const caseCount = 300;
+/** Cases of each family; a run under a sanitizer asks for fewer. */
+const caseCount = Number(process.env['FMOE_RANDOM_CASES'] ?? 300);
 
 interface Limits {
   /** The largest T. */

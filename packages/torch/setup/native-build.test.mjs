@@ -91,6 +91,17 @@ describe('buildNative', () => {
     expect(isBuilt(dir, libtorch)).toBe(true);
   });
 
+  it('keeps a build with other definitions in a folder of its own', async () => {
+    const beside = join(buildFolder(dir), 'beside');
+    const options = { build: beside, definitions: { SAMPLE_OPTION: 'ON' } };
+    expect(await build(options)).toBe('built');
+    expect(existsSync(join(beside, 'libsample.so'))).toBe(true);
+    expect(readFileSync(join(beside, 'cmake/CMakeCache.txt'), 'utf8')).toMatch(/^SAMPLE_OPTION:\w+=ON$/m);
+    expect(readBuildRecord(dir, beside)?.outputs).toEqual(['libsample.so']);
+    expect(await build(options)).toBe('up to date');
+    expect(await build()).toBe('up to date');
+  });
+
   it('configures afresh when libtorch has moved', async () => {
     const moved = { ...libtorch, libDir: '/moved/lib', root: '/moved' };
     expect(await build({ libtorch: moved })).toBe('built');
