@@ -4,8 +4,8 @@
  *
  * Shape letters: W ranks, T tokens of a rank, D width, N all experts.
  */
-import { initProcessGroup, Placement, type ProcessGroup } from '@fmoe/comm';
-import { cat, manualSeed, nn, noGrad, randn, scoped, type Tensor, zeros } from '@fmoe/torch';
+import { DeviceMesh, initProcessGroup, Placement, type ProcessGroup } from '@fmoe/comm';
+import { cat, manualSeed, nn, noGrad, optim, randn, scoped, type Tensor, zeros } from '@fmoe/torch';
 import {
   BiasBalancedGate,
   collectBalanceLoss,
@@ -44,12 +44,16 @@ interface Case {
   gate: GateSource;
   /** The gate of the process alone, where its settings depend on the number of ranks. */
   gateAlone?: GateSource;
+  /** Every expert is on so many ranks. Default 1. */
+  copies?: number;
   /** All ranks' tokens are one batch to the gate, also when it draws numbers. */
   globalBatch?: boolean;
 }
 
 const world = initProcessGroup();
 const { rank, size } = world;
+/** For every expert on two ranks. */
+const mesh = size === 4 ? new DeviceMesh<ProcessGroup>(world, { data: 2, expert: 2 }) : null;
 
 const uneven = (of: number): number => 3 + 2 * of;
 const withOut = (of: number): number => (of === size - 1 && size > 1 ? 0 : 4 + of);
@@ -136,6 +140,11 @@ function allCases(): Case[] {
       globalBatch: true,
       topK: name.startsWith('Switch') ? 1 : 2,
     });
+  }
+  if (size === 4) {
+    for (const experts of ['fused', 'modules', 'list'] as const) {
+      cases.push({ ...base, name: `${experts}, two of each`, numExpert, experts, copies: 2 });
+    }
   }
   const options = { balance: false, globalBatch: true };
   cases.push({
@@ -302,12 +311,16 @@ function descend(layer: nn.Module): void {
 
 function run(test: Case): void {
   const alone = makeLayer(test, null);
-  const layer = makeLayer(test, world);
+  const layer = makeLayer(test, test.copies === 2 ? mesh!.group('expert') : world);
+  if (test.copies === 2) layer.markParallelComm('experts');
   const title = `${test.numExpert} experts, ${test.name}`;
   for (const { name, actual, expected } of counterparts(layer, alone, (parameter) => parameter)) {
     compare(`${title}: initial ${name}`, actual, expected);
   }
-  const parallel = new DistributedGroupedDataParallel(layer, { groups: { dp: world } });
+  const parallel = new DistributedGroupedDataParallel(layer, {
+    groups: { dp: world, ...(test.copies === 2 && { experts: mesh!.group('data') }) },
+    shards: test.copies === 2 ? { experts: mesh!.group('expert') } : {},
+  });
   for (let step = 0; step < steps; step++) {
     const expected = stepAlone(alone, test, step);
     const actual = stepTogether(parallel, test, step);
@@ -318,6 +331,8 @@ function run(test: Case): void {
     for (const each of counterparts(layer, alone, (parameter) => parameter.grad)) {
       compare(`${at}: gradient of ${each.name}`, each.actual, each.expected);
     }
+    const norm = parallel.clipGradNorm_(0.5);
+    compare(`${at}: norm of all gradients`, norm, optim.clipGradNorm_(alone.parameters(), 0.5));
     descend(alone);
     descend(layer);
   }
