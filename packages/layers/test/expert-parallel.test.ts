@@ -18,7 +18,7 @@ const missing = families.length === 0 ? 'there is no mpirun' : undefined;
 
 describeUnless(missing, 'experts on many ranks', () => {
   const [, path] = families[0] ?? [];
-  it.each([1, 2, 3, 4])(
+  it.each([1, 2, 3, 4, 8])(
     'are equal to one process on %i ranks',
     async (processes) => {
       const [out, error] = [new Text(), new Text()];
