@@ -1,5 +1,5 @@
-import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { listMpiruns } from '@fmoe/comm';
@@ -120,4 +120,79 @@ describeUnless(listMpiruns().length === 0 ? 'there is no mpirun' : undefined, 'f
       error: expect.stringMatching(/^fmoe: ERR_FILE: .*is there already/),
     });
   });
+
+  /** Starts a long training on two ranks, and does something to it when it is under way. */
+  async function disturb(act: (launcher: ChildProcess, ranks: number[]) => void) {
+    const { config, run } = makeWorkspace();
+    const args = [
+      'launch',
+      '-n',
+      '2',
+      '--backend',
+      'mpi',
+      'train',
+      '-c',
+      config,
+      '-s',
+      'training.steps=1000000',
+    ];
+    const launcher = spawn(process.execPath, ['--import', 'tsx', main, ...args], {
+      cwd: root,
+      env: process.env,
+    });
+    let output = '';
+    let begin = 0;
+    let ranks: number[] = [];
+    const read = (data: Buffer): void => {
+      output += data;
+      if (begin !== 0 || !/^\[0\] step /m.test(output)) return;
+      begin = performance.now();
+      ranks = processesWith(config).filter((pid) => pid !== launcher.pid);
+      act(launcher, ranks);
+    };
+    launcher.stdout.on('data', read);
+    launcher.stderr.on('data', read);
+    const code = await new Promise((resolve) => launcher.on('close', resolve));
+    return {
+      code,
+      output,
+      run,
+      ranks,
+      left: processesWith(config),
+      seconds: (performance.now() - begin) / 1000,
+    };
+  }
+
+  it('saves a checkpoint on SIGTERM and stops', { timeout: 120_000 }, async () => {
+    const { code, output, run, left } = await disturb((launcher) => launcher.kill('SIGTERM'));
+    expect(output).toMatch(/\[0\] Stopped after step \d+\. Go on with: fmoe train/);
+    expect(code).toBe(143);
+    const step = /Stopped after step (\d+)/.exec(output)![1]!;
+    expect((await capture('checkpoint', 'inspect', run)).out).toContain(`step ${step}, written by 2 ranks`);
+    expect(left).toEqual([]);
+  });
+
+  it('ends within 10 seconds when a rank is killed, and names it', { timeout: 120_000 }, async () => {
+    const { code, output, ranks, left, seconds } = await disturb((_, pids) =>
+      process.kill(pids[1]!, 'SIGKILL'),
+    );
+    expect(output).toMatch(new RegExp(`fmoe: ERR_RUNTIME: rank [01] \\(process ${ranks[1]}\\) was killed`));
+    expect(code).toBe(137);
+    expect(seconds).toBeLessThan(10);
+    expect(left).toEqual([]);
+  });
 });
+
+/** Node processes that have a text among their arguments; not mpirun, nor what it starts besides. */
+function processesWith(text: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        const [program, ...args] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+        return program === process.execPath && args.includes(text) ? [Number(pid)] : [];
+      } catch {
+        return [];
+      }
+    });
+}

@@ -107,6 +107,10 @@ bool Work::poll() {
   return true;
 }
 
+// Ranks that are told to stop wait for each other a last time, and end their step before the program handles the signal. Only an
+// operation that still does not end is given up.
+constexpr auto kSignalGrace = std::chrono::seconds(2);
+
 // Waits for the request, whatever comes of it.
 void Work::drive() {
   {
@@ -123,11 +127,14 @@ void Work::drive() {
     if (poll()) return;
   }
   const SignalWatch signals;
+  std::optional<Clock::time_point> signalled;
   Patience patience;
   while (true) {
     const auto begin = Clock::now();
     if (poll()) return;
-    if (const int signal = signals.caught()) {
+    const int signal = signals.caught();
+    if (signal != 0 && !signalled) signalled = begin;
+    if (signalled && begin - *signalled > kSignalGrace) {
       std::lock_guard<std::mutex> lock(mutex_);
       give_up(title() + " was interrupted by " + signal_name(signal));
       return;

@@ -61,7 +61,11 @@ export async function launch(
     const complaint = await ranks.done;
     output.release();
     if (stoppedBy !== undefined) return { exitCode: 128 + signalNumbers[stoppedBy], stoppedBy };
-    if (failed !== undefined) return { exitCode: codeOf(failed), failed };
+    if (failed !== undefined) {
+      // By which signal a rank died only mpirun knows.
+      if (failed.code === null && complaint !== undefined) to.error.write(`${complaint}\n`);
+      return { exitCode: codeOf(failed), failed };
+    }
     if (complaint === undefined) return { exitCode: 0 };
     to.error.write(`fmoe: ERR_RUNTIME: The ranks could not be started or ended badly:\n${complaint}\n`);
     return { exitCode: 1 };
