@@ -8,11 +8,13 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <numeric>
 
@@ -321,10 +323,30 @@ class MpiTransport : public Transport {
   bool aborted_ = false;
 };
 
+// OpenMPI and UCX patch the code of munmap, brk and others, to notice memory that a network card knows. In a process with other
+// threads that ends, now and then, with a heap cut off while it is in use. Whoever needs it sets the variables.
+void forbid_patching() {
+  setenv("OMPI_MCA_memory", "^patcher", /*overwrite=*/0);
+  setenv("UCX_MEM_EVENTS", "n", 0);
+  setenv("UCX_MEM_MMAP_HOOK_MODE", "none", 0);
+}
+
+// Once every process has opened them, MPICH's segments of shared memory need no name; with one they would outlive a run that is
+// killed.
+void unlink_segments() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const auto path = line.find("/dev/shm/mpich_");
+    // Another process may have been faster.
+    if (path != std::string::npos) unlink(line.c_str() + path);
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Transport> start_mpi(const std::string& shim, int& rank, int& size) {
   if (mpi == nullptr) {
+    forbid_patching();
     // Global: components of an OpenMPI look for symbols of the library that loads them.
     void* library = dlopen(shim.c_str(), RTLD_NOW | RTLD_GLOBAL);
     if (library == nullptr) C10_THROW_ERROR(DistBackendError, std::string("cannot open the MPI library: ") + dlerror());
@@ -340,6 +362,8 @@ std::unique_ptr<Transport> start_mpi(const std::string& shim, int& rank, int& si
   fmoe_mpi_handle comm = 0;
   check(mpi->world(&comm), "MPI_Comm_dup");
   check(mpi->rank_and_size(comm, &rank, &size), "MPI_Comm_rank");
+  // The duplication of the world has waited for all processes.
+  unlink_segments();
   return std::make_unique<MpiTransport>(comm, rank, size);
 }
 
