@@ -270,18 +270,6 @@ describe('groups', () => {
     expect(layer.forward(randn([4, 6])).shape).toEqual([4, 6]);
   });
 
-  it('moeGroup of several ranks is refused, as this layer holds all experts itself', () => {
-    const moeGroup = groupOf(2);
-    for (const layer of [
-      new FMoE({ numExpert: 3, dModel: 6, expert, gate: fixedGate([[0, 1]]), moeGroup }),
-      new FMoETransformerMLP({ numExpert: 3, dModel: 6, dHidden: 4, gate: fixedGate([[0, 1]]), moeGroup }),
-    ]) {
-      expect(() => layer.forward(randn([4, 6]))).toThrow(
-        expect.objectContaining({ code: 'ERR_NOT_IMPLEMENTED', message: expect.stringMatching(/2 ranks/) }),
-      );
-    }
-  });
-
   it('markParallelComm tags the parameters', () => {
     const tags = (layer: nn.Module) =>
       Object.fromEntries(

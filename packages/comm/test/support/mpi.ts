@@ -150,3 +150,18 @@ export function sharedMemory(): string[] {
     return [];
   }
 }
+
+/** What lies in shared memory and no running process has mapped: other tests may be running ranks of their own. */
+export function leftSharedMemory(): string[] {
+  const mapped = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/maps`, 'utf8');
+      } catch {
+        return '';
+      }
+    })
+    .join('\n');
+  return sharedMemory().filter((name) => !mapped.includes(`/dev/shm/${name}`));
+}
