@@ -34,7 +34,7 @@ describe('Trainer', { timeout: 240_000 }, () => {
       }
     }
     expect(new Set(tensors.slice(20)).size).toBe(1);
-    // From step 20 on within 6 %, what the engine takes to compile hot code included; then within 2 %.
+    // From step 20 on within 6 %, with what the engine takes at first; then within 2 %.
     expect(resident.at(-1)! / resident[0]!).toBeLessThan(1.06);
     expect(resident.at(-1)! / resident[12]!).toBeLessThan(1.02);
     trainer.dispose();
