@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { findMpirun, mpirunArguments } from '@fmoe/comm';
 import { findMpis, type Mpi } from '@fmoe/torch/setup';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
@@ -18,22 +19,6 @@ const targetFrom = 256 * 1024;
 const sizes = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536].map((kibibytes) => kibibytes * 1024);
 const iterationsFor = (bytes: number): number => Math.max(4, Math.min(1000, Math.round(2 ** 27 / bytes)));
 
-const launcherOptions: Record<Mpi['family'], string[]> = {
-  openmpi: [
-    '--oversubscribe',
-    '--allow-run-as-root',
-    '--bind-to',
-    'none',
-    '--mca',
-    'pml',
-    'ob1',
-    '--mca',
-    'btl',
-    'self,sm',
-  ],
-  mpich: [],
-};
-
 function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   return (sorted[(sorted.length - 1) >> 1]! + sorted[sorted.length >> 1]!) / 2;
@@ -41,7 +26,7 @@ function median(values: readonly number[]): number {
 
 /** Microseconds a call by size. */
 function measure(mpi: Mpi, ranks: number, command: readonly string[]): Map<number, number> {
-  const args = [...launcherOptions[mpi.family], '-n', String(ranks), ...command];
+  const args = [...mpirunArguments(findMpirun({ FMOE_MPIRUN: mpi.mpirun }), ranks), ...command];
   const env = { ...process.env, OMP_NUM_THREADS: '1', MPIR_CVAR_CH4_PROGRESS_THROTTLE: '1' };
   const output = execFileSync(mpi.mpirun, args, {
     encoding: 'utf8',

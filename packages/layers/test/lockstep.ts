@@ -113,6 +113,8 @@ class LockstepGroup {
   }
 
   allGather(tensor: Tensor, rowsOfRank: readonly number[]): Tensor {
+    if (rowsOfRank.length !== this.size || rowsOfRank[this.rank] !== tensor.shape[0])
+      throw new Error(`${this.name}: rank ${this.rank} gathers [${tensor.shape}] as rows ${rowsOfRank}`);
     return cat(this.#begin(`allGather ${rowsOfRank}`, { tensor })().map(({ tensor }) => tensor!));
   }
 

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findMpis, type Mpi, type MpiFamily } from '@fmoe/torch/setup';
+import { findMpirun, mpirunArguments } from '../../src/launch/index.js';
 
 const packageFolder = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -43,23 +44,6 @@ export interface RanksOptions {
   whenStarted?: (pids: Map<number, number>, launcher: number) => void;
 }
 
-/** Options for many ranks on one machine with few cores, as root or not. */
-const launcherOptions: Readonly<Record<MpiFamily, readonly string[]>> = {
-  openmpi: [
-    '--oversubscribe',
-    '--allow-run-as-root',
-    '--bind-to',
-    'none',
-    '--mca',
-    'pml',
-    'ob1',
-    '--mca',
-    'btl',
-    'self,sm',
-  ],
-  mpich: [],
-};
-
 /** Starts a TypeScript file of `test/ranks` as so many ranks and waits for the end. */
 export async function runRanks(
   family: MpiFamily,
@@ -74,9 +58,7 @@ export async function runRanks(
   const child = spawn(
     mpi.mpirun,
     [
-      ...launcherOptions[family],
-      '-n',
-      String(worldSize),
+      ...mpirunArguments(findMpirun({ FMOE_MPIRUN: mpi.mpirun }), worldSize),
       process.execPath,
       '--import',
       import.meta.resolve('tsx'),

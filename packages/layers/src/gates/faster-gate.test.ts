@@ -12,8 +12,8 @@ import {
   prepare,
   tokens,
 } from '../../test/gate-checks.js';
+import { runRanks } from '../../test/lockstep.js';
 import { evenness, topK as plainTopK, softmax, topologyAware } from '../../test/plain-gates.js';
-import { runOnRanks } from '../../test/replayed-group.js';
 import { FasterGate, type FasterGateOptions } from './faster-gate.js';
 
 beforeEach(() => {
@@ -57,7 +57,7 @@ describeEachDevice('FasterGate', (device) => {
 
   it('finds the nodes of experts that are spread over the ranks of a group', () => {
     const cluster = { ranksPerNode: 2 };
-    const remote = runOnRanks(4, (group) =>
+    const remote = runRanks(4, (group) =>
       new FasterGate({ ...sizes, topK: 2, cluster, group }).remote.toArray(),
     );
     const second = [true, true, true, true, false, false, false, false];

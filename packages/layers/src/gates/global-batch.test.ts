@@ -12,8 +12,8 @@ import {
   prepare,
   tokens,
 } from '../../test/gate-checks.js';
+import { runRanks } from '../../test/lockstep.js';
 import { prune, range, swipe, topK } from '../../test/plain-gates.js';
-import { runOnRanks } from '../../test/replayed-group.js';
 import {
   type BaseGate,
   BiasBalancedGate,
@@ -72,7 +72,7 @@ describeEachDevice('a group of ranks', (device) => {
   it.each(Object.keys(wholeBatch))('evaluates a global batch as one process does: %s', (name) => {
     const x = batch();
     const alone = evaluate(seeded(wholeBatch[name]!), x);
-    const ranks = runOnRanks(3, (group) => evaluate(seeded(wholeBatch[name]!, group), rowsOf(x, group)));
+    const ranks = runRanks(3, (group) => evaluate(seeded(wholeBatch[name]!, group), rowsOf(x, group)));
     expect(
       integers(
         cat(
@@ -106,7 +106,7 @@ describeEachDevice('a group of ranks', (device) => {
     const x = batch();
     const make = (options: GateOptions) => new ExpertChoiceGate({ ...options, capacity: 0.7 });
     const expected = cellsOf(seeded(make).forward(x), total, 6);
-    const ranks = runOnRanks(3, (group) => {
+    const ranks = runRanks(3, (group) => {
       const own = rowsOf(x, group);
       return cellsOf(seeded(make, group).forward(own), own.shape[0]!, 6);
     });
@@ -116,7 +116,7 @@ describeEachDevice('a group of ranks', (device) => {
   it('has limits of its own on each rank otherwise', () => {
     const x = batch();
     const make = (options: GateOptions) => new NaiveGate({ ...options, capacity: 0.7 });
-    const ranks = runOnRanks(3, (group) => {
+    const ranks = runRanks(3, (group) => {
       manualSeed(41);
       const gate = prepare(make({ ...sizes, group }), device);
       return integers(forwardTokens(gate, rowsOf(x, group)).topIdx);
@@ -138,7 +138,7 @@ describeEachDevice('a group of ranks', (device) => {
     manualSeed(41);
     const { topIdx } = topK(plainLogits(dc(), x), 2);
     const budget = Math.ceil((0.8 * total) / 3);
-    expect(runOnRanks(3, run).flat()).toEqual(prune(topIdx, () => budget));
+    expect(runRanks(3, run).flat()).toEqual(prune(topIdx, () => budget));
     expect(prune(topIdx, () => budget)).not.toEqual(topIdx);
   });
 
@@ -156,7 +156,7 @@ describeEachDevice('a group of ranks', (device) => {
       k,
       range(6).map((e) => Math.floor(e / 2)),
     );
-    const ranks = runOnRanks(3, (group) => {
+    const ranks = runRanks(3, (group) => {
       const { topIdx, topScore } = forwardTokens(make(group), rowsOf(x, group));
       return { topIdx: integers(topIdx), topScore: matrix(topScore) };
     });
@@ -182,7 +182,7 @@ describeEachDevice('a group of ranks', (device) => {
       return gate.expert_bias.cpu().toArray();
     };
     const expected = bias(x);
-    for (const other of runOnRanks(3, (group) => bias(rowsOf(x, group), group)))
+    for (const other of runRanks(3, (group) => bias(rowsOf(x, group), group)))
       expect(other).toEqual(expected);
     expect(expected).toContain(0.1);
   });
