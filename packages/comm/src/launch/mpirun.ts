@@ -42,6 +42,8 @@ export function mpirunArguments(mpirun: Mpirun, processes: number): string[] {
     '-n',
     `${processes}`,
     '--oversubscribe',
+    // Started by its whole path, it would put its own folder before the PATH of the ranks, and a /bin/mpirun would refuse.
+    '--noprefix',
     ...(process.getuid?.() === 0 ? ['--allow-run-as-root'] : []),
     // Bound to one core each, ranks could not use more threads.
     ...['--bind-to', 'none'],
