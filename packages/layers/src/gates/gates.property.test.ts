@@ -165,7 +165,7 @@ const cases: Record<string, (sizes: Sizes, random: (bound: number) => number) =>
 describeEachDevice('gates of random shapes', (device) => {
   it.each(Object.keys(cases))('%s', (name) => {
     const random = randomBelow(name.length);
-    for (let round = 0; round < 40; round++) {
+    for (let round = 0; round < 200; round++) {
       tidy(() => {
         manualSeed(round);
         const numExpert = 1 + random(7);

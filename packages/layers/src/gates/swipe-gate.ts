@@ -81,8 +81,10 @@ export class SwipeGate extends LinearGate {
       room = roomLeft;
       const there = left.maskedFill(binOfExpert.ne(bin.unsqueeze(1)), none);
       const best = topkGate(there, 1).topIdx;
-      columns.push(where(there.gather(1, best).eq(none), -1, best).view([-1]));
-      left = left.scatter(1, best, none);
+      // A slot that is lost takes no expert away from the token's other choices.
+      const isLost = there.gather(1, best).eq(none);
+      columns.push(where(isLost, -1, best).view([-1]));
+      left = left.scatter(1, best, where(isLost, left.gather(1, best), none));
     }
     return stack(columns, 1);
   }
