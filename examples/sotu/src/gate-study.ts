@@ -1,22 +1,29 @@
 /**
  * Compares gates on the main job's data at equal compute: every token passes as many multiplications, through two experts of
- * inner width 256 or one of 512.
+ * inner width 256 or one of 512. Each gate trains once from each seed, each run in a process of its own on the CPU.
  *
  *   --steps N        steps of each run; default 1400
- *   --gates a,b      only these; the table is made of all runs that are there
- *   --json FILE      writes the table's rows with the machine they ran on
+ *   --gates a,b      only these
+ *   --seeds a,b      default 1111,1112
+ *   --jobs N         runs at a time; default 1
+ *   --threads N      threads of each run; default: the cores shared out among the jobs
+ *   --table          trains nothing: makes the table of the runs that are there
+ *   --json FILE      writes the table's rows, each run's figures and the machine
+ *
+ * Tokens/s are comparable only between runs that had the same neighbours: train all that you compare in one call, with as many
+ * runs as fit `--jobs` a whole number of times, and nothing else on those cores.
  */
+import { spawn } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { worstImbalance } from '@fmoe/models';
-import { lateExpertLoad, meanThroughput, type Run, readRun } from '@fmoe/models/report';
+import { metricsFile, readRun } from '@fmoe/models/report';
 import { type Config, ProgressSink, resolveConfig, runTraining } from '@fmoe/models/training';
-import { getNumThreads, libtorchVersion } from '@fmoe/torch';
+import { libtorchVersion } from '@fmoe/torch';
 import { dataFolder, runsFolder, sotu } from '../base.js';
+import { gateTable, type Row, summarize, summarizeRun } from './gate-table.js';
 import { prepareSotu } from './prepare.js';
-import { finalLoss } from './table.js';
 
 type Model = Pick<Config['model'], 'dInner' | 'moe'>;
 
@@ -37,69 +44,96 @@ const models: Record<string, Model> = {
   dc: { dInner: 256, moe: { ...two, gate: 'dc' } },
 };
 
-/** What a run came to. */
-interface Row {
-  gate: string;
-  steps: number;
-  validBitsPerCharacter: number | undefined;
-  testBitsPerCharacter: number | undefined;
-  /** Largest over mean load of the most uneven layer, over the last quarter of the steps. */
-  imbalance: number | undefined;
-  /** Mean share of slots that were dropped, over layers and the last quarter of the steps. */
-  dropped: number;
-  tokensPerSecond: number;
-}
-
-const runName = (gate: string): string => `gate-study-${gate}`;
-
-function summarize(gate: string, run: Run): Row {
-  const late = run.train.filter(({ step }) => step > 0.75 * run.start.steps);
-  const dropped = late.flatMap(({ droppedShare }) => droppedShare ?? []).map((share) => share ?? 0);
-  return {
-    gate,
-    steps: run.train.at(-1)!.step,
-    validBitsPerCharacter: finalLoss(run, 'valid'),
-    testBitsPerCharacter: finalLoss(run, 'test'),
-    imbalance: worstImbalance(lateExpertLoad(run)),
-    dropped: dropped.reduce((sum, share) => sum + share, 0) / Math.max(1, dropped.length),
-    tokensPerSecond: meanThroughput(run),
-  };
-}
-
-function markdown(rows: readonly Row[]): string {
-  const lines = rows.map((row) => [
-    row.gate,
-    row.validBitsPerCharacter?.toFixed(3) ?? '-',
-    row.testBitsPerCharacter?.toFixed(3) ?? '-',
-    row.imbalance?.toFixed(2) ?? '-',
-    `${(100 * row.dropped).toFixed(1)} %`,
-    row.tokensPerSecond.toFixed(0),
-  ]);
-  const head = ['gate', 'valid bpc', 'test bpc', 'imbalance', 'dropped', 'tokens/s'];
-  return [head, head.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
-}
-
 const { values } = parseArgs({
   options: {
     steps: { type: 'string', default: '1400' },
     gates: { type: 'string', default: Object.keys(models).join(',') },
+    seeds: { type: 'string', default: '1111,1112' },
+    jobs: { type: 'string', default: '1' },
+    threads: { type: 'string' },
+    table: { type: 'boolean', default: false },
     json: { type: 'string' },
+    // One run, in this process: how the study starts each of them.
+    run: { type: 'boolean', default: false },
   },
 });
-prepareSotu(dataFolder);
-for (const gate of values.gates.split(',')) {
-  const model = models[gate];
-  if (model === undefined) throw new Error(`no gate '${gate}'; there are ${Object.keys(models).join(', ')}`);
-  const base = sotu(runName(gate), model);
-  const config = resolveConfig({ ...base, training: { ...base.training, steps: Number(values.steps) } });
-  console.log(`\n${gate}`);
-  await runTraining(config, { overwrite: true, sinks: [new ProgressSink()] });
+const gates = values.gates.split(',');
+const seeds = values.seeds.split(',').map(Number);
+const jobs = Number(values.jobs);
+const threads = Number(values.threads ?? Math.max(1, Math.floor(availableParallelism() / jobs)));
+if (!(jobs >= 1)) throw new Error(`--jobs ${values.jobs}: expected a number of at least 1`);
+const unknown = gates.find((gate) => models[gate] === undefined);
+if (unknown !== undefined) {
+  throw new Error(`no gate '${unknown}'; there are ${Object.keys(models).join(', ')}`);
 }
-const rows = Object.keys(models)
-  .filter((gate) => existsSync(join(runsFolder, runName(gate))))
-  .map((gate) => summarize(gate, readRun(join(runsFolder, runName(gate)))));
-console.log(`\n${markdown(rows)}`);
-if (values.json !== undefined) {
-  const machine = { cpu: cpus()[0]?.model, cores: availableParallelism(), threads: getNumThreads() };
-  writeFileSync(values.json, `${JSON.stringify({ machine, libtorch: libtorchVersion(), rows }, null, 2)}\n`);
+
+const runName = (gate: string, seed: number): string => `gate-study-${gate}-${seed}`;
+
+async function train(gate: string, seed: number): Promise<void> {
+  const { training, ...base } = sotu(runName(gate, seed), models[gate]!);
+  const steps = Number(values.steps);
+  const config = resolveConfig({
+    ...base,
+    seed,
+    device: 'cpu',
+    threads,
+    training: { ...training, steps },
+    evaluation: { ...base.evaluation, every: steps },
+    checkpoint: { every: steps },
+  });
+  await runTraining(config, { overwrite: true, sinks: jobs === 1 ? [new ProgressSink()] : [] });
+}
+
+/** The same in a process of its own; whether it succeeded. */
+function start(gate: string, seed: number): Promise<boolean> {
+  const options = Object.entries({ gates: gate, seeds: seed, threads, jobs, steps: values.steps });
+  const asArguments = options.map(([name, value]) => `--${name}=${value}`);
+  const before = performance.now();
+  return new Promise((resolve, reject) => {
+    spawn(process.execPath, [...process.execArgv, process.argv[1]!, '--run', ...asArguments], {
+      stdio: 'inherit',
+    })
+      .on('error', reject)
+      .on('exit', (status) => {
+        const seconds = ((performance.now() - before) / 1000).toFixed(0);
+        console.log(`${gate}, seed ${seed}: ${status === 0 ? 'done' : 'failed'} after ${seconds} s`);
+        resolve(status === 0);
+      });
+  });
+}
+
+async function trainAll(): Promise<void> {
+  prepareSotu(dataFolder);
+  const waiting = seeds.flatMap((seed) => gates.map((gate) => [gate, seed] as const));
+  const worker = async (): Promise<void> => {
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      if (!(await start(...next))) process.exitCode = 1;
+    }
+  };
+  await Promise.all(Array.from({ length: jobs }, worker));
+}
+
+function readRows(): Row[] {
+  return gates.flatMap((gate) => {
+    const folders = seeds.map((seed) => join(runsFolder, runName(gate, seed)));
+    const runs = folders.filter((folder) => existsSync(join(folder, metricsFile))).map(readRun);
+    return runs.length === 0 ? [] : [summarize(gate, runs.map(summarizeRun))];
+  });
+}
+
+function report(): void {
+  const rows = readRows();
+  console.log(`\n${gateTable(rows)}`);
+  if (values.json === undefined) return;
+  const machine = { cpu: cpus()[0]?.model, cores: availableParallelism(), libtorch: libtorchVersion() };
+  // Unknown of runs that an earlier call made.
+  const runsAtATime = values.table ? null : Math.min(jobs, gates.length * seeds.length);
+  writeFileSync(values.json, `${JSON.stringify({ machine, runsAtATime, rows }, null, 2)}\n`);
+}
+
+if (values.run) {
+  await train(gates[0]!, seeds[0]!);
+} else {
+  if (!values.table) await trainAll();
+  report();
 }
