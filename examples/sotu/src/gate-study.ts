@@ -29,19 +29,26 @@ type Model = Pick<Config['model'], 'dInner' | 'moe'>;
 
 const two = { numExpert: 8, topK: 2 } as const;
 
-/** Without the gates that need many machines, do not learn, or choose tokens by what comes later in the text. */
+/**
+ * Without the gates that need many machines, do not learn, or choose tokens by what comes later in the text. Two of them are not as
+ * by default, because they would be the naive gate again: a softmax over all experts, divided by the sum of the K, is the softmax
+ * over the K; and the K best experts are always within the K best groups.
+ */
 const models: Record<string, Model> = {
   naive: { dInner: 256, moe: { ...two, gate: 'naive' } },
   noisy: { dInner: 256, moe: { ...two, gate: 'noisy' } },
   gshard: { dInner: 256, moe: { ...two, gate: 'gshard' } },
+  dc: { dInner: 256, moe: { ...two, gate: 'dc' } },
   switch: { dInner: 512, moe: { numExpert: 8, topK: 1, gate: 'switch' } },
-  topk: { dInner: 256, moe: { ...two, gate: 'topk' } },
-  'bias-balanced': { dInner: 256, moe: { ...two, gate: 'bias-balanced' } },
+  topk: { dInner: 256, moe: { ...two, gate: 'topk', gateOptions: { scoreFunction: 'sigmoid' } } },
+  'bias-balanced': {
+    dInner: 256,
+    moe: { ...two, gate: 'bias-balanced', gateOptions: { scoreFunction: 'sigmoid' } },
+  },
   'group-limited': {
     dInner: 256,
-    moe: { ...two, gate: 'group-limited', gateOptions: { numGroups: 4, groupTopK: 2 } },
+    moe: { ...two, gate: 'group-limited', gateOptions: { numGroups: 2, groupTopK: 1 } },
   },
-  dc: { dInner: 256, moe: { ...two, gate: 'dc' } },
 };
 
 const { values } = parseArgs({
