@@ -106,7 +106,7 @@ export class OrderedIterator {
   }
 
   /**
-   * Goes on where {@link state} was taken.
+   * Goes on where {@link OrderedIterator.state} was taken.
    *
    * @throws FmoeError ERR_ARGUMENT when the position is not one of this stream
    */

@@ -6,7 +6,7 @@ import { checkTensor } from './check.js';
 import { requireFloating } from './diagnose.js';
 
 /**
- * A tensor that a {@link Module} learns. Assigned to a property of a module, it appears in the module's `parameters()`
+ * A tensor that a {@link nn.Module} learns. Assigned to a property of a module, it appears in the module's `parameters()`
  * and `stateDict()`.
  *
  * A parameter is a leaf that shares the data of the tensor it is made from, requires a gradient unless told otherwise,

@@ -119,13 +119,14 @@ export abstract class Optimizer<Options extends OptimizerOptions = OptimizerOpti
     this.#batches = undefined;
   }
 
+  /** Updates every parameter that has a gradient. */
+  step(): undefined;
   /**
    * Updates every parameter that has a gradient.
    *
    * @param closure computes the loss anew with gradients on, before the update
    * @returns what the closure returned
    */
-  step(): undefined;
   step<Loss>(closure: () => Loss): Loss;
   step<Loss>(closure?: () => Loss): Loss | undefined {
     const loss = closure && enableGrad(closure);
@@ -148,7 +149,8 @@ export abstract class Optimizer<Options extends OptimizerOptions = OptimizerOpti
    *
    * @param options.setToNone drop the tensors (default), or fill them with zeros
    */
-  zeroGrad({ setToNone = true }: { setToNone?: boolean } = {}): void {
+  zeroGrad(options: { setToNone?: boolean } = {}): void {
+    const { setToNone = true } = options;
     const params = this.paramGroups.flatMap((group) => group.params);
     if (setToNone) {
       guarded('zeroGrad', () => native().clearGradients(handlesOf(params)));

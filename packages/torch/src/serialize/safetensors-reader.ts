@@ -93,7 +93,8 @@ export class SafetensorsFile {
    * @throws FmoeError ERR_ARGUMENT for an unknown name, ERR_DTYPE for a dtype that tensors do not have here, ERR_FILE when
    *   the data cannot be read or a bool is neither 0 nor 1
    */
-  tensor(name: string, { device = 'cpu' }: { device?: string } = {}): Tensor {
+  tensor(name: string, options: { device?: string } = {}): Tensor {
+    const { device = 'cpu' } = options;
     const { storedDType, shape, start } = this.#entry(name);
     const dtype = fromStoredDType(storedDType);
     if (dtype === undefined) {

@@ -47,7 +47,8 @@ const STORAGE = /^torch\.(\w+Storage)$/;
  * @throws FmoeError ERR_FILE when the file is missing, truncated, damaged, of the format before PyTorch 1.6, or holds anything
  *   but tensors and plain values; ERR_DTYPE for a dtype that tensors do not have here. Nothing is left behind then.
  */
-export function loadTorchFile(path: string, { device = 'cpu' }: { device?: string } = {}): TorchValue {
+export function loadTorchFile(path: string, options: { device?: string } = {}): TorchValue {
+  const { device = 'cpu' } = options;
   const file = withFileErrors(OP, path, 'open it', () => openSync(path, 'r'));
   try {
     return tidy(() => new Reader(path, file, device).read()) as TorchValue;
