@@ -121,8 +121,8 @@ function compileRaw(nccl: string | undefined, folder: string, errors: string[]):
     '-Xlinker',
     word,
   ]);
-  const home = process.env['CUDA_HOME'] ?? '/usr/local/cuda';
-  const nvcc = existsSync(join(home, 'bin/nvcc')) ? join(home, 'bin/nvcc') : 'nvcc';
+  const homes = [process.env['CUDA_HOME'] ?? '/usr/local/cuda', join(nccl, '../cu13')];
+  const nvcc = homes.map((home) => join(home, 'bin/nvcc')).find((path) => existsSync(path)) ?? 'nvcc';
   try {
     execFileSync(
       nvcc,

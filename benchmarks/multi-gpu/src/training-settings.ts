@@ -22,7 +22,7 @@ export interface TrainingSettings {
 }
 
 export function trainingSettings(device: 'cpu' | 'cuda', quick: boolean): TrainingSettings {
-  const precision = device === 'cuda' ? 'bfloat16-autocast' : 'float32';
+  const precision = device === 'cuda' || quick ? 'bfloat16-autocast' : 'float32';
   const common = { device, precision, expertsPerRank: 4, topK: 2 } as const;
   if (quick) {
     const tiny = { nLayer: 2, nHead: 2, dModel: 32, dInner: 64, columnsPerRank: 2, tgtLen: 16 };
