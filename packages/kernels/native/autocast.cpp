@@ -22,6 +22,14 @@ Tensor grouped_linear(
       at::autocast::cached_cast(dtype, bias, device), offsets);
 }
 
+// The logits are in float32 whatever autocast says.
+template <c10::DeviceType device>
+Tensor router_logits(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(
+      at::autocast::get_autocast_dispatch_key_from_device_type(device));
+  return ops::router_logits(x, weight, bias);
+}
+
 // Scores keep their dtype: a router in float32 beside experts in bfloat16.
 template <c10::DeviceType device>
 Tensor moe_mlp(const MoeMlpArguments& given) {
@@ -43,11 +51,13 @@ Tensor moe_mlp(const MoeMlpArguments& given) {
 TORCH_LIBRARY_IMPL(fmoe, AutocastCPU, library) {
   library.impl("grouped_linear", TORCH_FN(grouped_linear<c10::DeviceType::CPU>));
   library.impl("moe_mlp", TORCH_FN(moe_mlp_unpacked<moe_mlp<c10::DeviceType::CPU>>));
+  library.impl("router_logits", TORCH_FN(router_logits<c10::DeviceType::CPU>));
 }
 
 TORCH_LIBRARY_IMPL(fmoe, AutocastCUDA, library) {
   library.impl("grouped_linear", TORCH_FN(grouped_linear<c10::DeviceType::CUDA>));
   library.impl("moe_mlp", TORCH_FN(moe_mlp_unpacked<moe_mlp<c10::DeviceType::CUDA>>));
+  library.impl("router_logits", TORCH_FN(router_logits<c10::DeviceType::CUDA>));
 }
 
 }  // namespace fmoe

@@ -217,6 +217,22 @@ void check_combine_backward(
   check_same_size(op, "D", grad, 1, rows, 1);
 }
 
+void check_router_logits(const Tensor& x_, const Tensor& weight_, const std::optional<Tensor>& bias_) {
+  const char* op = "fmoe::router_logits";
+  const Argument x{"x", x_, "[T, D]"}, weight{"weight", weight_, "[N, D]"};
+  check_rows(op, x);
+  check_rows(op, weight);
+  check_same_device(op, x, weight);
+  check_same_size(op, "D", x, 1, weight, 1);
+  if (is_given(bias_)) {
+    const Argument bias{"bias", *bias_, "[N]"};
+    check_rank(op, bias, 1);
+    check_floating(op, bias);
+    check_same_device(op, x, bias);
+    check_same_size(op, "N", weight, 0, bias, 0);
+  }
+}
+
 void check_topk_gate(
     const Tensor& logits_,
     const std::optional<Tensor>& selection_bias_,

@@ -26,6 +26,7 @@ void check_combine(const Tensor& rows, const Tensor& score, const Tensor& slot_r
 void check_combine_backward(
     const Tensor& grad, const Tensor& rows, const Tensor& score, const Tensor& slot_row);
 
+void check_router_logits(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias);
 void check_topk_gate(
     const Tensor& logits, const std::optional<Tensor>& selection_bias, int64_t k, std::string_view score_function);
 void check_topk_gate_backward(

@@ -21,6 +21,7 @@ TORCH_LIBRARY(fmoe, library) {
       "combine_backward(Tensor grad, Tensor rows, Tensor score, Tensor slot_row)"
       " -> (Tensor rows_grad, Tensor score_grad)");
 
+  library.def("router_logits(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
   library.def(
       "topk_gate(Tensor logits, Tensor? selection_bias, int k, str score_function, bool normalize)"
       " -> (Tensor top_idx, Tensor top_score)");
@@ -95,6 +96,10 @@ Tensor combine(const Tensor& rows, const Tensor& score, const Tensor& slot_row) 
 std::tuple<Tensor, Tensor> combine_backward(
     const Tensor& grad, const Tensor& rows, const Tensor& score, const Tensor& slot_row) {
   FMOE_CALL(combine_backward, grad, rows, score, slot_row);
+}
+
+Tensor router_logits(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  FMOE_CALL(router_logits, x, weight, bias);
 }
 
 std::tuple<Tensor, Tensor> topk_gate(

@@ -34,6 +34,9 @@ Tensor combine(const Tensor& rows, const Tensor& score, const Tensor& slot_row);
 std::tuple<Tensor, Tensor> combine_backward(
     const Tensor& grad, const Tensor& rows, const Tensor& score, const Tensor& slot_row);
 
+// x [T, D], weight [N, D], bias [N] -> logits [T, N] in float32 (float64 for float64).
+Tensor router_logits(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias);
+
 // The k experts of each token and their scores [T, K] (float32 for half-precision logits), best first.
 //
 // The score function f is "softmax_chosen" (softmax over the k chosen logits), "softmax" (over all N) or "sigmoid".

@@ -20,4 +20,5 @@ export { loadKernels } from './load.js';
 export { balanceLoss, importanceLoss, loadLoss, zLoss } from './losses.js';
 export { type MoeActivation, type MoeMlpWeights, moeMlp } from './moe-mlp.js';
 export { type RoutePlan, routePlan } from './route-plan.js';
+export { routerLogits } from './router-logits.js';
 export { type ScoreFunction, type TopkGateOptions, type TopkGateResult, topkGate } from './topk-gate.js';

@@ -1,5 +1,6 @@
 // The sticky error flags, one set a device.
 #include "cuda/device.cuh"
+#include "cuda/per-device.h"
 
 namespace fmoe::cuda {
 
@@ -17,9 +18,12 @@ __global__ void take(int32_t* out) {
 }  // namespace
 
 int32_t* error_flags() {
-  void* address = nullptr;
-  check(cudaGetSymbolAddress(&address, device_flags));
-  return static_cast<int32_t*>(address);
+  static PerDevice<int32_t*> flags;
+  return flags.get([] {
+    void* address = nullptr;
+    check(cudaGetSymbolAddress(&address, device_flags));
+    return static_cast<int32_t*>(address);
+  });
 }
 
 void take_error_flags(int32_t* out, cudaStream_t stream) {

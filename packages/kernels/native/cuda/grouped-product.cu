@@ -1,6 +1,7 @@
 // Which grouped product runs for which element type.
 #include "cuda/grouped-mma.cuh"
 #include "cuda/grouped-simt.cuh"
+#include "cuda/per-device.h"
 
 namespace fmoe::cuda {
 
@@ -41,7 +42,11 @@ void mma(const GroupedProduct& task, cudaStream_t stream) {
     constexpr Product kProduct = product();
     constexpr int kBytes = mma_shared_bytes<T, kProduct>();
     const auto kernel = grouped_mma_kernel<T, kProduct>;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+    static PerDevice<bool> has_memory;
+    has_memory.get([&] {
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+      return true;
+    });
     const bool wide_a = is_wide<T>(kProduct == Product::WeightGrad ? task.m : task.k, task.a);
     const bool wide_b = is_wide<T>(kProduct == Product::Forward ? task.k : task.n, task.b);
     kernel<<<grid, kMmaThreads, kBytes, stream>>>(task, wide_a, wide_b, error_flags());

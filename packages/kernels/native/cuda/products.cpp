@@ -1,4 +1,5 @@
 #include "cuda/products.h"
+#include "cuda/per-device.h"
 
 #include <ATen/Context.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -6,31 +7,22 @@
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAFunctions.h>
 
-#include <array>
 #include <limits>
-#include <mutex>
 
 namespace fmoe::cuda {
 
 namespace {
 
-constexpr int kMaximumDevices = 64;
-
-// Compute capability 9.0, asked once a device.
+// Compute capability 9.0.
 bool is_hopper() {
-  static std::array<std::once_flag, kMaximumDevices> once;
-  static std::array<bool, kMaximumDevices> hopper;
-  const int device = c10::cuda::current_device();
-  if (device >= kMaximumDevices) {
-    return false;
-  }
-  std::call_once(once[device], [&] {
+  static PerDevice<bool> hopper;
+  return hopper.get([] {
+    const int device = c10::cuda::current_device();
     int major = 0, minor = 0;
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-    hopper[device] = major == 9 && minor == 0;
+    return major == 9 && minor == 0;
   });
-  return hopper[device];
 }
 
 bool is_aligned(const Tensor& tensor) {

@@ -25,7 +25,7 @@ export {
   RouterGate,
   type RouterOptions,
 } from './router-gate.js';
-export type { RouterDtype } from './router-logits.js';
+export { type RouterDtype, routerLogits } from './router-logits.js';
 export { SwipeGate, type SwipeGateOptions } from './swipe-gate.js';
 export { SwitchGate } from './switch-gate.js';
 export { TokenRoundingGate, type TokenRoundingGateOptions } from './token-rounding-gate.js';

@@ -4,7 +4,7 @@ import { empty, nn, type Tensor, where } from '@fmoe/torch';
 import { squaredVariation } from '../balance/balance-loss.js';
 import { differentiableSum } from './global-batch.js';
 import { type Choice, RouterGate, type RouterOptions } from './router-gate.js';
-import { type RouterDtype, toRouterDtype } from './router-logits.js';
+import { routerLogits } from './router-logits.js';
 
 /** Added to the noise's standard deviation, so that it never vanishes in training. */
 const leastNoise = 1e-2;
@@ -33,13 +33,14 @@ export class NoisyGate extends RouterGate {
   }
 
   protected override project(tokens: Tensor): Tensor {
-    return tokens.matmul(toRouterDtype(this.w_gate, tokens.dtype as RouterDtype));
+    return routerLogits(tokens, this.w_gate.t(), null, this.routerDtype);
   }
 
   protected override choose(clean: Tensor, tokens: Tensor): Choice {
     if (!this.training) return super.choose(clean, tokens);
-    const weight = toRouterDtype(this.w_noise, tokens.dtype as RouterDtype);
-    const deviation = tokens.matmul(weight).softplus().add(leastNoise);
+    const deviation = routerLogits(tokens, this.w_noise.t(), null, this.routerDtype)
+      .softplus()
+      .add(leastNoise);
     const noisy = clean.add(this.drawNormal(clean).mul(deviation));
     if (this.balance === 'importance') this.setLoss(this.loadLoss(clean, noisy, deviation), 'load');
     return topkGate(noisy, this.topK);

@@ -8,7 +8,13 @@ import { type Capacity, checkCapacity, limitSlots } from './capacity.js';
 import { checkFraction, checkNumber, checkOneOf } from './check-options.js';
 import { differentiableSum, drawRows, meanOfRanks, meanOverBatch, sumOverBatch } from './global-batch.js';
 import type { Route, TokenRoute } from './route.js';
-import { type RouterDtype, routerDtypes, toRouterDtype, withoutAutocast } from './router-logits.js';
+import {
+  type RouterDtype,
+  routerDtypes,
+  routerLogits,
+  toRouterDtype,
+  withoutAutocast,
+} from './router-logits.js';
 
 const balanceKinds = ['switch', 'gshard', 'importance'] as const;
 
@@ -102,7 +108,7 @@ export abstract class RouterGate extends BaseGate {
     checkTokens(this.constructor.name, x, this.dModel);
     return withoutAutocast(x, () => {
       this.getLosses(); // those of an earlier pass that nobody collected
-      const tokens = this.jittered(toRouterDtype(x, this.routerDtype));
+      const tokens = this.jittered(x);
       const logits = this.project(tokens);
       if (this.training && this.zLossWeight > 0) {
         const loss = meanOfRanks(zLoss(logits), x.shape[0]!, this.batchGroup);
@@ -112,7 +118,7 @@ export abstract class RouterGate extends BaseGate {
     });
   }
 
-  /** The logits `[T, N]` of tokens `[T, D]`, which have the router's dtype. */
+  /** The logits `[T, N]`, in the router's dtype, of tokens `[T, D]` in any: see `routerLogits`. */
   protected abstract project(tokens: Tensor): Tensor;
 
   /** Chooses K experts a token: by default those of the largest logits, and their scores are the softmax over the K. */
@@ -176,8 +182,9 @@ export abstract class RouterGate extends BaseGate {
     return limitSlots(topIdx, this.numExpert, (tokens) => this.slotsPerExpert(tokens, factor), group);
   }
 
-  private jittered(tokens: Tensor): Tensor {
-    if (!this.training || this.jitter === 0) return tokens;
+  private jittered(x: Tensor): Tensor {
+    if (!this.training || this.jitter === 0) return x;
+    const tokens = toRouterDtype(x, this.routerDtype);
     return tokens.mul(this.drawUniform(tokens).mul(2).sub(1).mul(this.jitter).add(1));
   }
 
@@ -207,8 +214,7 @@ export abstract class LinearGate extends RouterGate {
   }
 
   protected override project(tokens: Tensor): Tensor {
-    const dtype = tokens.dtype as RouterDtype;
     const { weight, bias } = this.gate;
-    return nn.functional.linear(tokens, toRouterDtype(weight, dtype), bias && toRouterDtype(bias, dtype));
+    return routerLogits(tokens, weight, bias, this.routerDtype);
   }
 }
