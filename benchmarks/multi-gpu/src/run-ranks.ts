@@ -52,7 +52,12 @@ export async function runRanks<Result>(run: RanksRun): Promise<RanksResult<Resul
       { out: words, error: words },
     );
     const results = read<Result>(folder, run.ranks);
-    if (exitCode === 0 && results.length === run.ranks) return { results };
+    if (exitCode === 0) {
+      const isWhole = results.length === run.ranks;
+      return isWhole
+        ? { results }
+        : { results, error: `${results.length} of ${run.ranks} ranks left results` };
+    }
     const cause = stoppedBy ? `not done after ${run.limitSeconds.toFixed(0)} s` : `exit code ${exitCode}`;
     return { results, error: `${cause}\n${words.text}`.trim() };
   } catch (error) {
