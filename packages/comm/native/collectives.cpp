@@ -1,6 +1,7 @@
 #include "collectives.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/view_as_real.h>
 #include <c10/core/ScalarType.h>
 
 #include <numeric>
@@ -49,11 +50,19 @@ Reduction plan_reduction(const char* operation, const Transport& transport, at::
   }
   if (transport.reduces(dtype, op)) return {dtype, op, false};
   const ReduceOp simple = op == ReduceOp::mean ? ReduceOp::sum : op;
-  // float16, bfloat16 and narrower ones are added up in float32 and rounded once.
-  const auto wide = transport.reduces(dtype, simple) ? dtype : at::kFloat;
-  TORCH_CHECK_TYPE(wide == dtype || at::isFloatingType(dtype), operation, ": the ", transport.name(), " transport cannot combine ",
+  // float16, bfloat16 and narrower ones are added up in float32 and rounded once; integers may be too narrow for a transport.
+  const bool small = dtype == at::kShort || dtype == at::ScalarType::UInt16;
+  const auto wide = transport.reduces(dtype, simple) ? dtype : small ? at::kInt : at::kFloat;
+  TORCH_CHECK_TYPE(wide == dtype || small || at::isFloatingType(dtype), operation, ": the ", transport.name(), " transport cannot combine ",
                    c10::getDtypeNames(dtype).first);
   return {wide, simple, op == ReduceOp::mean};
+}
+
+// Complex numbers as pairs, for a transport that knows none; sums of them are sums of their parts.
+Tensor parts_of(const Transport& transport, const Tensor& data, ReduceOp op) {
+  const bool sums = op == ReduceOp::sum || op == ReduceOp::mean;
+  const bool split = at::isComplexType(data.scalar_type()) && sums && !transport.reduces(data.scalar_type(), ReduceOp::sum);
+  return split ? at::view_as_real(data) : data;
 }
 
 void check_rows(const char* operation, const char* argument, const GroupPtr& group, const Counts& rows) {
@@ -97,14 +106,15 @@ ReduceOp parse_reduce_op(std::string_view name) {
   TORCH_CHECK_VALUE(false, "argument 'op': unknown reduction '", std::string(name), "', expected one of sum, mean, product, min, max");
 }
 
-WorkPtr all_reduce(const GroupPtr& group, const Tensor& data, ReduceOp op) {
+WorkPtr all_reduce(const GroupPtr& group, const Tensor& whole, ReduceOp op) {
   const char* label = "all_reduce_";
   auto& transport = *group->transport;
+  const Tensor data = parts_of(transport, whole, op);
   const auto plan = plan_reduction(label, transport, data.scalar_type(), op);
-  compare_ranks(group, {label, data, false, static_cast<int64_t>(op), {}, {}});
+  compare_ranks(group, {label, whole, false, static_cast<int64_t>(op), {}, {}});
   const int64_t sequence = group->enter(label);
   const Tensor buffer = staged(transport, data.to(plan.dtype));
-  auto request = transport.all_reduce(buffer, plan.op);
+  auto request = begin(group, label, sequence, [&] { return transport.all_reduce(buffer, plan.op); });
   const double divisor = plan.divide ? group->size() : 1;
   const bool in_place = buffer.is_same(data) || buffer.data_ptr() == data.data_ptr();
   auto finish = [buffer, data, divisor, in_place] {
@@ -112,7 +122,7 @@ WorkPtr all_reduce(const GroupPtr& group, const Tensor& data, ReduceOp op) {
     if (!in_place) data.copy_(buffer);
   };
   return c10::make_intrusive<Work>(
-      group, label, sequence, std::move(request), std::vector<Tensor>{buffer}, data, std::move(finish));
+      group, label, sequence, std::move(request), std::vector<Tensor>{buffer}, whole, std::move(finish));
 }
 
 WorkPtr reduce_scatter(const GroupPtr& group, const Tensor& input, const Counts& rows, ReduceOp op) {
@@ -120,20 +130,22 @@ WorkPtr reduce_scatter(const GroupPtr& group, const Tensor& input, const Counts&
   auto& transport = *group->transport;
   check_rows(label, "rows_of_rank", group, rows);
   check_total(label, "rows_of_rank", input, total(rows));
-  const auto plan = plan_reduction(label, transport, input.scalar_type(), op);
+  const Tensor parts = parts_of(transport, input, op);
+  const auto plan = plan_reduction(label, transport, parts.scalar_type(), op);
   compare_ranks(group, {label, input, false, static_cast<int64_t>(op), rows, {}});
   const int64_t sequence = group->enter(label);
-  const Tensor source = staged(transport, input.to(plan.dtype));
-  const Tensor result = rows_like(input, rows[group->rank]);
-  const Tensor target = plan.dtype == input.scalar_type() ? room(transport, result) : rows_like(source, rows[group->rank]);
-  auto request = transport.reduce_scatter(source, target, rows, plan.op);
+  const Tensor source = staged(transport, parts.to(plan.dtype));
+  const Tensor whole = rows_like(input, rows[group->rank]);
+  const Tensor result = parts.is_same(input) ? whole : at::view_as_real(whole);
+  const Tensor target = plan.dtype == parts.scalar_type() ? room(transport, result) : rows_like(source, rows[group->rank]);
+  auto request = begin(group, label, sequence, [&] { return transport.reduce_scatter(source, target, rows, plan.op); });
   const double divisor = plan.divide ? group->size() : 1;
   auto finish = [target, result, divisor] {
     if (divisor != 1) target.div_(divisor);
     if (!target.is_same(result)) result.copy_(target);
   };
   return c10::make_intrusive<Work>(
-      group, label, sequence, std::move(request), std::vector<Tensor>{source, target}, result, std::move(finish));
+      group, label, sequence, std::move(request), std::vector<Tensor>{source, target}, whole, std::move(finish));
 }
 
 WorkPtr all_gather(const GroupPtr& group, const Tensor& input, const Counts& rows, const char* label) {
@@ -145,7 +157,7 @@ WorkPtr all_gather(const GroupPtr& group, const Tensor& input, const Counts& row
   const Tensor source = staged(transport, input);
   const Tensor result = rows_like(input, total(rows));
   const Tensor target = room(transport, result);
-  auto request = transport.all_gather(source, target, rows);
+  auto request = begin(group, label, sequence, [&] { return transport.all_gather(source, target, rows); });
   auto finish = [target, result] {
     if (!target.is_same(result)) result.copy_(target);
   };
@@ -160,7 +172,7 @@ WorkPtr broadcast(const GroupPtr& group, const Tensor& data, int64_t root) {
   compare_ranks(group, {label, data, false, root, {}, {}});
   const int64_t sequence = group->enter(label);
   const Tensor buffer = staged(transport, data);
-  auto request = transport.broadcast(buffer, static_cast<int>(root));
+  auto request = begin(group, label, sequence, [&] { return transport.broadcast(buffer, static_cast<int>(root)); });
   const bool in_place = buffer.data_ptr() == data.data_ptr();
   auto finish = [buffer, data, in_place] {
     if (!in_place) data.copy_(buffer);
@@ -189,7 +201,7 @@ WorkPtr all_to_all(
   const Tensor source = staged(transport, input);
   if (!received.defined()) received = rows_like(input, total(receive_rows));
   const Tensor target = room(transport, received);
-  auto request = transport.all_to_all(source, target, send_rows, receive_rows);
+  auto request = begin(group, label, sequence, [&] { return transport.all_to_all(source, target, send_rows, receive_rows); });
   if (!result.defined()) result = received;
   auto arrive = [target, received, finish = std::move(finish)] {
     if (!target.is_same(received)) received.copy_(target);
@@ -204,11 +216,13 @@ WorkPtr send(const GroupPtr& group, const Tensor& data, int64_t to, int64_t tag)
   check_tag("send", tag);
   TORCH_CHECK_VALUE(to != group->rank, "send: argument 'to' is this rank itself");
   const int64_t sequence = group->enter("send", false);
+  const std::string label = "send to rank " + std::to_string(to);
+  const int peer = static_cast<int>(to);
   const Tensor buffer = staged(*group->transport, data);
-  auto request = group->transport->send(buffer, static_cast<int>(to), static_cast<int>(tag));
+  auto request = begin(
+      group, label, sequence, [&] { return group->transport->send(buffer, peer, static_cast<int>(tag)); }, peer);
   return c10::make_intrusive<Work>(
-      group, "send to rank " + std::to_string(to), sequence, std::move(request), std::vector<Tensor>{buffer}, data,
-      nullptr, static_cast<int>(to));
+      group, label, sequence, std::move(request), std::vector<Tensor>{buffer}, data, nullptr, peer);
 }
 
 WorkPtr receive(const GroupPtr& group, const Tensor& data, int64_t from, int64_t tag) {
@@ -216,21 +230,24 @@ WorkPtr receive(const GroupPtr& group, const Tensor& data, int64_t from, int64_t
   check_tag("receive_", tag);
   TORCH_CHECK_VALUE(from != group->rank, "receive_: argument 'from' is this rank itself");
   const int64_t sequence = group->enter("receive_", false);
+  const std::string label = "receive_ from rank " + std::to_string(from);
+  const int peer = static_cast<int>(from);
   const Tensor buffer = room(*group->transport, data);
-  auto request = group->transport->receive(buffer, static_cast<int>(from), static_cast<int>(tag));
+  auto request = begin(
+      group, label, sequence, [&] { return group->transport->receive(buffer, peer, static_cast<int>(tag)); }, peer);
   auto finish = [buffer, data] {
     if (!buffer.is_same(data)) data.copy_(buffer);
   };
   return c10::make_intrusive<Work>(
-      group, "receive_ from rank " + std::to_string(from), sequence, std::move(request), std::vector<Tensor>{buffer}, data,
-      std::move(finish), static_cast<int>(from));
+      group, label, sequence, std::move(request), std::vector<Tensor>{buffer}, data, std::move(finish), peer);
 }
 
 WorkPtr barrier(const GroupPtr& group) {
   compare_ranks(group, {"barrier", {}, false, 0, {}, {}});
   const int64_t sequence = group->enter("barrier");
+  auto request = begin(group, "barrier", sequence, [&] { return group->transport->barrier(); });
   return c10::make_intrusive<Work>(
-      group, "barrier", sequence, group->transport->barrier(), std::vector<Tensor>{}, Tensor());
+      group, "barrier", sequence, std::move(request), std::vector<Tensor>{}, Tensor());
 }
 
 }  // namespace fmoe::comm

@@ -1,5 +1,6 @@
 #include "debug.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <c10/core/ScalarType.h>
 
@@ -85,10 +86,13 @@ void compare_ranks(const GroupPtr& group, const Description& description) {
   const Tensor output = input.new_empty({size, width});
   const std::string label = std::string("the comparison before ") + description.operation;
   const int64_t sequence = group->enter(label);
+  auto request = begin(group, label, sequence, [&] { return group->transport->all_gather(input, output, Counts(size, 1)); });
+  const Tensor all = direct ? output : at::empty({size, width}, at::kLong);
   auto work = c10::make_intrusive<Work>(
-      group, label, sequence, group->transport->all_gather(input, output, Counts(size, 1)),
-      std::vector<Tensor>{input, output}, output);
-  const Tensor all = work->wait().cpu();
+      group, label, sequence, std::move(request), std::vector<Tensor>{input, output}, all, [&] {
+        if (!direct) all.copy_(output);
+      });
+  work->wait();
   const auto* fields = all.const_data_ptr<int64_t>();
   const auto of = [&](int64_t rank) { return fields + rank * width; };
 

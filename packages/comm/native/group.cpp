@@ -87,7 +87,9 @@ GroupPtr Group::split(int64_t color, int64_t key, const std::string& label) {
   std::stable_sort(chosen.begin(), chosen.end(), [&](int a, int b) { return answers[2 * a + 1] < answers[2 * b + 1]; });
   const std::string made =
       label.empty() ? name + "/" + std::to_string(number) + "." + std::to_string(std::max<int64_t>(color, 0)) : label;
-  auto carrier = transport->split(static_cast<int>(color), static_cast<int>(key), chosen, made);
+  auto carrier = begin(self, "split", progress().sequence, [&] {
+    return transport->split(static_cast<int>(color), static_cast<int>(key), chosen, made);
+  });
   if (!carrier) return {};
   std::vector<int64_t> world_ranks;
   for (const int member : chosen) world_ranks.push_back(members[member]);

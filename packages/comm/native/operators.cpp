@@ -101,7 +101,9 @@ std::string group_failure(int64_t group) { return group_of(group)->failure().val
 double group_timeout(int64_t group) { return group_of(group)->timeout; }
 void set_group_timeout(int64_t group, double seconds) {
   TORCH_CHECK_VALUE(seconds > 0, "set_group_timeout: a timeout must be positive, got ", seconds);
-  group_of(group)->timeout = seconds;
+  const auto members = group_of(group);
+  members->timeout = seconds;
+  members->transport->set_timeout(seconds);
 }
 void fail_group(int64_t group, std::string_view reason) { group_of(group)->fail(std::string(reason)); }
 
@@ -113,7 +115,12 @@ void finish() {
   finish_mpi();
 }
 
-void abort(int64_t code) { abort_mpi(static_cast<int>(code)); }
+// Ends the process at once: kernels that wait for ranks that never come would hold up what the process does at its end.
+void abort(int64_t code) {
+  abort_mpi(static_cast<int>(code));
+  std::fflush(nullptr);
+  _exit(static_cast<int>(code));
+}
 
 // --- collectives ----------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,11 @@ using at::Tensor;
 using Counts = std::vector<int64_t>;  // rows for each member, [W]
 
 enum class ReduceOp { sum, mean, product, min, max };
+
+// An operation could not be begun in the time that the group gives it.
+struct DeadlinePassed : std::exception {
+  const char* what() const noexcept override { return "the deadline has passed"; }
+};
 
 // An operation under way. It holds what it needs besides the tensors, which its Work keeps.
 class Request {
@@ -37,6 +43,8 @@ class Transport {
   virtual ~Transport() = default;
 
   virtual const char* name() const = 0;
+  // Seconds that the beginning of an operation may take, for a transport that has to wait there.
+  virtual void set_timeout(double) {}
   virtual bool takes(const c10::Device& device) const = 0;
   // A buffer for a tensor that it does not take, on a device that it does.
   virtual Tensor make_stage(const Tensor& like) const = 0;

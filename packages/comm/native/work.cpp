@@ -48,12 +48,42 @@ std::string seconds_text(double seconds) {
   return text;
 }
 
+std::string title_of(const Group& group, const std::string& operation, int64_t sequence) {
+  const std::string number = sequence > 0 ? "number " + std::to_string(sequence) + " of " : "in ";
+  return operation + " (" + number + "the group '" + group.name + "', rank " + std::to_string(group.rank) + " of " +
+         std::to_string(group.size()) + ")";
+}
+
+// Why an operation ended at its deadline.
+std::string lateness_of(const Group& group, const std::string& operation, int64_t sequence, int peer) {
+  return title_of(group, operation, sequence) + " did not end within " + seconds_text(group.timeout) + ". " +
+         account_for(group, sequence, peer);
+}
+
+std::string text_of(const std::exception& error) {
+  const auto* known = dynamic_cast<const c10::Error*>(&error);
+  return known ? known->what_without_backtrace() : error.what();
+}
+
 // Tensors and requests of operations that were given up: the transport may still write to them.
 void abandon(RequestPtr request, std::vector<Tensor> tensors) {
   new std::pair<RequestPtr, std::vector<Tensor>>(std::move(request), std::move(tensors));
 }
 
 }  // namespace
+
+void fail_to_begin(const GroupPtr& group, const std::string& operation, int64_t sequence, int peer) {
+  std::string reason;
+  try {
+    throw;
+  } catch (const DeadlinePassed&) {
+    reason = lateness_of(*group, operation, sequence, peer);
+  } catch (const c10::DistError& error) {
+    reason = title_of(*group, operation, sequence) + ": " + text_of(error);
+  }
+  group->fail(reason);
+  throw_comm_error(reason);
+}
 
 Work::Work(
     GroupPtr group,
@@ -74,11 +104,7 @@ Work::Work(
       result_(std::move(result)),
       finish_(std::move(finish)) {}
 
-std::string Work::title() const {
-  const std::string number = sequence_ > 0 ? "number " + std::to_string(sequence_) + " of " : "in ";
-  return operation_ + " (" + number + "the group '" + group_->name + "', rank " + std::to_string(group_->rank) + " of " +
-         std::to_string(group_->size()) + ")";
-}
+std::string Work::title() const { return title_of(*group_, operation_, sequence_); }
 
 void Work::give_up(const std::string& reason) {
   std::vector<Tensor> tensors = kept_;
@@ -97,12 +123,9 @@ bool Work::poll() {
       return true;
     }
     if (Clock::now() < deadline_) return false;
-    const double seconds = group_->timeout;
-    give_up(title() + " did not end within " + seconds_text(seconds) + ". " +
-            account_for(*group_, sequence_, peer_));
+    give_up(lateness_of(*group_, operation_, sequence_, peer_));
   } catch (const std::exception& error) {
-    const auto* known = dynamic_cast<const c10::Error*>(&error);
-    give_up(title() + ": " + (known ? known->what_without_backtrace() : error.what()));
+    give_up(title() + ": " + text_of(error));
   }
   return true;
 }
@@ -116,7 +139,9 @@ void Work::drive() {
   {
     std::unique_lock<std::mutex> lock(mutex_);
     if (!request_) return;
-    if (request_->join_stream()) {
+    // A result on the host is nothing that a stream could wait for, nor is the arrival at a barrier.
+    const bool on_host = !result_.defined() || result_.is_cpu();
+    if (!on_host && request_->join_stream()) {
       if (joined_.exchange(true)) return;
       lock.unlock();
       watch_work(WorkPtr::reclaim_copy(this));

@@ -12,6 +12,20 @@
 
 namespace fmoe::comm {
 
+// Gives the group up after an operation that could not be begun, and throws; anything but a failure of the communication is
+// thrown again as it is. Only in a catch clause.
+[[noreturn]] void fail_to_begin(const GroupPtr& group, const std::string& operation, int64_t sequence, int peer);
+
+// Begins an operation. What goes wrong with that is a failure of the group, as it is later. `peer`: see Work.
+template <typename Start>
+auto begin(const GroupPtr& group, const std::string& operation, int64_t sequence, Start&& start, int peer = -1) {
+  try {
+    return start();
+  } catch (...) {
+    fail_to_begin(group, operation, sequence, peer);
+  }
+}
+
 class Work : public c10::intrusive_ptr_target {
  public:
   // `peer` is the other member of an operation between two, else -1. `kept` are the tensors that the transport reads and writes; `finish` turns what arrived into `result` and runs once, on the
@@ -38,6 +52,7 @@ class Work : public c10::intrusive_ptr_target {
   void drive();
   void give_up(const std::string& reason);
   std::string title() const;
+  std::string lateness() const;
 
   const GroupPtr group_;
   const std::string operation_;

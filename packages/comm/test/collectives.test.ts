@@ -1,5 +1,8 @@
+import { fileURLToPath } from 'node:url';
+import { cuda } from '@fmoe/torch';
 import { describeUnless } from '@fmoe/torch/testing';
 import { expect, it } from 'vitest';
+import { launchTestRanks, reportsOf, testTransports } from '../src/testing/index.js';
 import { missingMpi, runRanks } from './support/mpi.js';
 
 interface Outcome {
@@ -8,6 +11,19 @@ interface Outcome {
   members: number[];
   count: number;
   failures: string[];
+}
+
+function expectSuccess(worldSize: number, outcomes: readonly Outcome[]): void {
+  const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
+  expect(
+    outcomes.flatMap(({ rank, failures }) => failures.map((failure) => `rank ${rank}: ${failure}`)),
+  ).toEqual([]);
+  expect(outcomes.map(({ rank }) => rank).sort()).toEqual(ranks);
+  for (const { size, members, count } of outcomes) {
+    expect(size).toBe(worldSize);
+    expect(members).toEqual(ranks);
+    expect(count).toBeGreaterThan(150);
+  }
 }
 
 /** Settings that change how an operation is carried out, each tried with one number of ranks. */
@@ -23,21 +39,30 @@ for (const family of ['openmpi', 'mpich'] as const) {
       'give on %i ranks what one process computes',
       async (worldSize) => {
         const result = await runRanks(family, worldSize, 'main.ts', { env: settings[worldSize] ?? {} });
-        const outcomes = [...result.reports.values()].map((report) => report.value as Outcome);
-        expect(
-          outcomes.flatMap(({ rank, failures }) => failures.map((failure) => `rank ${rank}: ${failure}`)),
-        ).toEqual([]);
-        expect(result.code, result.stderr).toBe(0);
-        expect(outcomes.map(({ rank }) => rank).sort()).toEqual(
-          Array.from({ length: worldSize }, (_, r) => r),
+        expectSuccess(
+          worldSize,
+          [...result.reports.values()].map((report) => report.value as Outcome),
         );
-        for (const { size, members, count } of outcomes) {
-          expect(size).toBe(worldSize);
-          expect(members).toEqual(Array.from({ length: worldSize }, (_, r) => r));
-          expect(count).toBeGreaterThan(150);
-        }
+        expect(result.code, result.stderr).toBe(0);
       },
       120_000,
+    );
+  });
+}
+
+const program = fileURLToPath(new URL('./ranks/main.ts', import.meta.url));
+
+for (const transport of testTransports().filter(({ device }) => device === 'cuda')) {
+  describeUnless(transport.missing, `collectives and exchange over ${transport.name}`, () => {
+    it.each([1, 2, 4, ...(transport.missing === undefined && cuda.deviceCount() >= 8 ? [8] : [])])(
+      'give on %i ranks what one process computes',
+      async (worldSize) => {
+        const env = worldSize === 2 ? { FMOE_COMM_DEBUG: '1' } : {};
+        const run = await launchTestRanks(transport, worldSize, program, { env });
+        expect(run.exitCode, run.log).toBe(0);
+        expectSuccess(worldSize, reportsOf<Outcome>(run));
+      },
+      180_000,
     );
   });
 }

@@ -8,7 +8,8 @@
 namespace fmoe::comm::nccl {
 
 static_assert(sizeof(UniqueId) == sizeof(ncclUniqueId));
-static_assert(kSuccess == int(ncclSuccess) && kInProgress == int(ncclInProgress));
+static_assert(kSuccess == int(ncclSuccess) && kInvalidUsage == int(ncclInvalidUsage) && kInProgress == int(ncclInProgress));
+static_assert(kNoColor == NCCL_SPLIT_NOCOLOR);
 static_assert(kInt8 == int(ncclInt8) && kUint8 == int(ncclUint8) && kInt32 == int(ncclInt32) && kUint32 == int(ncclUint32));
 static_assert(kInt64 == int(ncclInt64) && kUint64 == int(ncclUint64) && kFloat16 == int(ncclFloat16));
 static_assert(kFloat32 == int(ncclFloat32) && kFloat64 == int(ncclFloat64) && kBfloat16 == int(ncclBfloat16));

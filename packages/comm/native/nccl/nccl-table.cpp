@@ -17,9 +17,26 @@ void find(void* library, const char* name, Function*& function) {
   }
 }
 
+// Where PyPI's packages put it, seen from libtorch beside them.
+std::string beside_libtorch(const std::string& name) {
+  Dl_info found;
+  if (dladdr(reinterpret_cast<void*>(&c10::GetExceptionString), &found) == 0 || found.dli_fname == nullptr) return name;
+  const std::string path = found.dli_fname;
+  return path.substr(0, path.rfind('/') + 1) + "../../nvidia/nccl/lib/" + name;
+}
+
+// By its name it is the one that libtorch has loaded, where libtorch links NCCL.
+void* open_library(const std::string& name) {
+  if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+  const std::string problem = dlerror();
+  if (name.find('/') == std::string::npos) {
+    if (void* library = dlopen(beside_libtorch(name).c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+  }
+  C10_THROW_ERROR(DistBackendError, "cannot open NCCL: " + problem + ". Install it, or name its file in FMOE_NCCL_LIBRARY");
+}
+
 Table load(const char* name) {
-  void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) C10_THROW_ERROR(DistBackendError, std::string("cannot open NCCL: ") + dlerror());
+  void* library = open_library(name);
   Table table;
   find(library, "ncclGetUniqueId", table.get_unique_id);
   find(library, "ncclCommInitRankConfig", table.init);

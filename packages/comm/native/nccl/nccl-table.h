@@ -15,7 +15,9 @@ struct UniqueId {
   char internal[128];
 };
 
-enum Result : int { kSuccess = 0, kInProgress = 7 };
+enum Result : int { kSuccess = 0, kInvalidUsage = 5, kInProgress = 7 };
+
+constexpr int kNoColor = -1;
 
 enum Type : int {
   kInt8 = 0,
@@ -32,7 +34,8 @@ enum Type : int {
 
 enum Op : int { kSum = 0, kProd = 1, kMax = 2, kMin = 3, kAvg = 4 };
 
-// The first form of NCCL's settings; later ones are longer, and the library fills in what is missing by `version`.
+// NCCL's settings in their first form, of 2.14; later ones are longer, and the library fills in what is missing by `size` and
+// `version`.
 struct Config {
   size_t size = sizeof(Config);
   unsigned magic = 0xcafebeef;

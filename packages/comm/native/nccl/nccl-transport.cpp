@@ -1,7 +1,5 @@
 // NCCL: tensors of one GPU, on a stream of the group's own that waits for the caller's and that the caller's waits for.
-//
-// The communicator is made at the first operation and does not block (ncclConfig blocking = 0), so that a member that never comes
-// ends as an error and not as a hang.
+// The communicator is made at the first operation.
 #include <ATen/DeviceGuard.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -11,11 +9,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <mutex>
 #include <optional>
 #include <thread>
 
-#include "nccl-table.h"
+#include "capture-mode.h"
+#include "nccl-communicator.h"
 #include "transport.h"
 #include "watch.h"
 
@@ -23,6 +21,7 @@ namespace fmoe::comm {
 
 namespace {
 
+using nccl::Communicator;
 using Clock = std::chrono::steady_clock;
 
 c10::impl::VirtualGuardImpl cuda() { return c10::impl::VirtualGuardImpl(c10::kCUDA); }
@@ -61,80 +60,14 @@ int64_t row_elements(const Tensor& tensor) {
   return elements;
 }
 
-// A communicator, shared by its group and by the operations under way.
-class Communicator {
- public:
-  explicit Communicator(const nccl::Table& table) : table_(table) {}
-  ~Communicator() { abort(); }
-
-  // Throws what a call returned, after waiting for one that goes on.
-  void check(int result, const char* what, double timeout) {
-    const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout));
-    while (result == nccl::kInProgress) {
-      if (Clock::now() > deadline) {
-        abort();
-        C10_THROW_ERROR(DistBackendError, std::string("NCCL: ") + what + " did not end in time; a member of the group is missing");
-      }
-      std::this_thread::sleep_for(std::chrono::microseconds(20));
-      result = state();
-    }
-    if (result != nccl::kSuccess) fail(result, what);
-  }
-
-  // What has happened to operations under way: a success, that it goes on, or an error.
-  int state() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!comm) return aborted_ ? nccl::kSuccess + 1 : nccl::kInProgress;
-    int result = nccl::kSuccess;
-    const int error = table_.async_error(comm, &result);
-    return error == nccl::kSuccess ? result : error;
-  }
-
-  [[noreturn]] void fail(int result, const char* what) {
-    const char* more = comm ? table_.last_error(comm) : "";
-    C10_THROW_ERROR(DistBackendError, std::string("NCCL: ") + what + ": " +
-                                          (aborted_ ? "the communicator was given up" : table_.error_string(result)) +
-                                          (more && *more ? std::string(" (") + more + ")" : ""));
-  }
-
-  // Ends the operations under way; their kernels return.
-  void abort() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    aborted_ = true;
-    if (comm) table_.abort(comm);
-    comm = nullptr;
-  }
-
-  void close(double timeout) {
-    if (!comm) return;
-    try {
-      check(table_.finalize(comm), "ncclCommFinalize", timeout);
-      std::lock_guard<std::mutex> lock(mutex_);
-      table_.destroy(comm);
-      comm = nullptr;
-    } catch (const std::exception&) {
-      abort();
-    }
-  }
-
-  bool aborted() const { return aborted_; }
-  const nccl::Table& table() const { return table_; }
-  nccl::Comm comm = nullptr;
-
- private:
-  const nccl::Table& table_;
-  std::mutex mutex_;
-  bool aborted_ = false;
-};
-
 class NcclRequest : public Request {
  public:
-  NcclRequest(std::shared_ptr<Communicator> communicator, c10::Event done, Tensor kept)
-      : communicator_(std::move(communicator)), done_(std::move(done)), kept_(std::move(kept)) {}
+  NcclRequest(std::shared_ptr<Communicator> communicator, c10::Event done)
+      : communicator_(std::move(communicator)), done_(std::move(done)) {}
 
   bool test() override {
-    const int state = communicator_->state();
-    if (state != nccl::kSuccess && state != nccl::kInProgress) communicator_->fail(state, "the operation failed");
+    communicator_->check("the operation failed");
+    const RelaxedCapture relaxed;
     return done_.query();
   }
 
@@ -146,20 +79,30 @@ class NcclRequest : public Request {
  private:
   std::shared_ptr<Communicator> communicator_;
   c10::Event done_;
-  Tensor kept_;
 };
 
 class NcclTransport : public Transport {
  public:
-  NcclTransport(const nccl::Table& table, int rank, int size, std::string name, double timeout)
-      : table_(table), rank_(rank), size_(size), name_(std::move(name)), timeout_(timeout),
-        communicator_(std::make_shared<Communicator>(table)) {}
+  NcclTransport(const nccl::Table& table, int rank, int size, std::string name, std::shared_ptr<Communicator> communicator)
+      : table_(table), rank_(rank), size_(size), name_(std::move(name)), communicator_(std::move(communicator)) {}
 
   ~NcclTransport() override {
-    if (!communicator_->aborted()) communicator_->close(std::min(timeout_, 10.0));
+    if (communicator_->aborted() || !device_) return;
+    // A peer may be gone, and then the stream does not end by itself.
+    const auto deadline = Clock::now() + std::chrono::seconds(10);
+    try {
+      while (stream_ && !stream_->query()) {
+        if (Clock::now() > deadline) throw DeadlinePassed{};
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+      }
+      communicator_->close(10.0);
+    } catch (const std::exception&) {
+      communicator_->abort();
+    }
   }
 
   const char* name() const override { return "nccl"; }
+  void set_timeout(double seconds) override { communicator_->timeout = seconds; }
   bool takes(const c10::Device& device) const override { return device.is_cuda(); }
   Tensor make_stage(const Tensor& like) const override {
     const auto device = device_ ? *device_ : cuda().getDevice();
@@ -171,6 +114,7 @@ class NcclTransport : public Transport {
 
   RequestPtr all_reduce(const Tensor& data, ReduceOp op) override {
     return launch("all-reduce", {data}, [&](nccl::Comm comm, nccl::Stream stream) {
+      if (data.numel() == 0) return int{nccl::kSuccess};
       return table_.all_reduce(data.data_ptr(), data.data_ptr(), data.numel(), *type_of(data.scalar_type()), op_of(op), comm, stream);
     });
   }
@@ -179,6 +123,7 @@ class NcclTransport : public Transport {
     return launch("reduce-scatter", {input, output}, [&](nccl::Comm comm, nccl::Stream stream) {
       const int type = *type_of(input.scalar_type());
       const int64_t width = row_elements(input);
+      if (input.numel() == 0) return int{nccl::kSuccess};
       if (even(rows)) {
         return table_.reduce_scatter(input.data_ptr(), output.data_ptr(), output.numel(), type, op_of(op), comm, stream);
       }
@@ -198,6 +143,7 @@ class NcclTransport : public Transport {
   RequestPtr all_gather(const Tensor& input, const Tensor& output, const Counts& rows) override {
     return launch("all-gather", {input, output}, [&](nccl::Comm comm, nccl::Stream stream) {
       const int64_t row_bytes = row_elements(output) * output.element_size();
+      if (output.numel() == 0) return int{nccl::kSuccess};
       if (even(rows)) {
         return table_.all_gather(input.data_ptr(), output.data_ptr(), rows[0] * row_bytes, nccl::kUint8, comm, stream);
       }
@@ -217,6 +163,7 @@ class NcclTransport : public Transport {
 
   RequestPtr broadcast(const Tensor& data, int root) override {
     return launch("broadcast", {data}, [&](nccl::Comm comm, nccl::Stream stream) {
+      if (data.numel() == 0) return int{nccl::kSuccess};
       return table_.broadcast(
           data.data_ptr(), data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, root, comm, stream);
     });
@@ -244,12 +191,14 @@ class NcclTransport : public Transport {
 
   RequestPtr send(const Tensor& data, int to, int) override {
     return launch("send", {data}, [&](nccl::Comm comm, nccl::Stream stream) {
+      if (data.numel() == 0) return int{nccl::kSuccess};
       return table_.send(data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, to, comm, stream);
     });
   }
 
   RequestPtr receive(const Tensor& data, int from, int) override {
     return launch("receive", {data}, [&](nccl::Comm comm, nccl::Stream stream) {
+      if (data.numel() == 0) return int{nccl::kSuccess};
       return table_.receive(data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, from, comm, stream);
     });
   }
@@ -261,17 +210,13 @@ class NcclTransport : public Transport {
 
   std::unique_ptr<Transport> split(int color, int key, const std::vector<int>& members, const std::string& name) override {
     // The operation by which the members told their colors has made the communicator.
-    nccl::Comm made = nullptr;
-    nccl::Config config;
-    communicator_->check(
-        table_.split(communicator_->comm, color < 0 ? -1 : color, key, &made, &config), "ncclCommSplit", timeout_);
-    if (color < 0) return nullptr;
+    const c10::DeviceGuard guard(*device_);
+    auto made = communicator_->split(color, key);
+    if (!made) return nullptr;
     const auto place = std::find(members.begin(), members.end(), rank_) - members.begin();
     auto result = std::make_unique<NcclTransport>(
-        table_, static_cast<int>(place), static_cast<int>(members.size()), name, timeout_);
-    result->communicator_->comm = made;
+        table_, static_cast<int>(place), static_cast<int>(members.size()), name, std::move(made));
     result->device_ = device_;
-    result->communicator_->check(nccl::kInProgress, "ncclCommSplit", timeout_);
     return result;
   }
 
@@ -288,6 +233,7 @@ class NcclTransport : public Transport {
   int grouped(Body&& body) {
     const int started = table_.group_start();
     if (!ok(started)) return started;
+    // What follows is a part of the group until its end, also when it fails.
     const int result = body();
     const int ended = table_.group_end();
     return ok(result) ? ended : result;
@@ -302,42 +248,47 @@ class NcclTransport : public Transport {
     nccl::UniqueId id;
     const std::string key = "fmoe/nccl/" + name_;
     if (rank_ == 0) {
-      communicator_->check(table_.get_unique_id(&id), "ncclGetUniqueId", timeout_);
+      if (const int result = table_.get_unique_id(&id)) {
+        C10_THROW_ERROR(DistBackendError, std::string("NCCL: ncclGetUniqueId: ") + table_.error_string(result));
+      }
       const auto* bytes = reinterpret_cast<const uint8_t*>(&id);
       store().set(key, std::vector<uint8_t>(bytes, bytes + sizeof id));
     } else {
-      store().wait({key}, std::chrono::milliseconds(static_cast<int64_t>(timeout_ * 1000)));
+      // Not `wait`, during which no other thread could tell the store what this process does.
+      const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                               std::chrono::duration<double>(communicator_->timeout.load()));
+      while (!store().check({key})) {
+        if (Clock::now() > deadline) throw DeadlinePassed{};
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
       const auto bytes = store().get(key);
       std::memcpy(&id, bytes.data(), std::min(bytes.size(), sizeof id));
     }
-    nccl::Config config;
-    communicator_->check(
-        table_.init(&communicator_->comm, size_, id, rank_, &config), "ncclCommInitRankConfig", timeout_);
+    communicator_->init(size_, id, rank_, device);
     device_ = device;
   }
 
+  // `body` submits to the stream, which waits for what the caller has submitted before.
   template <typename Body>
   RequestPtr launch(const char* what, const std::vector<Tensor>& tensors, Body&& body) {
     const auto device = tensors[0].device();
     const c10::DeviceGuard guard(device);
     connect(device);
-    if (communicator_->aborted()) communicator_->fail(nccl::kSuccess + 1, what);
     if (!stream_) stream_ = cuda().getStreamFromGlobalPool(device, /*isHighPriority=*/true);
     c10::Event ready(c10::kCUDA), done(c10::kCUDA);
     ready.record(cuda().getStream(device));
     ready.block(*stream_);
-    communicator_->check(body(communicator_->comm, stream_->native_handle()), what, timeout_);
+    communicator_->run(what, [&](nccl::Comm comm) { return body(comm, stream_->native_handle()); });
     done.record(*stream_);
     // The caching allocator must not hand the memory out again before the stream is done with it.
     for (const Tensor& tensor : tensors) tensor.record_stream(*stream_);
-    return std::make_unique<NcclRequest>(communicator_, std::move(done), tensors[0]);
+    return std::make_unique<NcclRequest>(communicator_, std::move(done));
   }
 
   const nccl::Table& table_;
   const int rank_;
   const int size_;
   const std::string name_;
-  const double timeout_;
   const std::shared_ptr<Communicator> communicator_;
   std::optional<c10::Device> device_;
   std::optional<c10::Stream> stream_;
@@ -347,8 +298,10 @@ class NcclTransport : public Transport {
 
 std::unique_ptr<Transport> make_nccl_transport(
     const std::string& library, int rank, int size, const std::string& name, double timeout) {
-  TORCH_CHECK_VALUE(cuda().deviceCount() > 0, "NCCL needs a CUDA device, and there is none");
-  return std::make_unique<NcclTransport>(nccl::open(library.c_str()), rank, size, name, timeout);
+  const bool there = c10::impl::hasDeviceGuardImpl(c10::kCUDA) && cuda().deviceCount() > 0;
+  if (!there) C10_THROW_ERROR(DistBackendError, "NCCL needs a CUDA device, and there is none");
+  const auto& table = nccl::open(library.c_str());
+  return std::make_unique<NcclTransport>(table, rank, size, name, std::make_shared<Communicator>(table, timeout));
 }
 
 }  // namespace fmoe::comm

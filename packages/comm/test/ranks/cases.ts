@@ -1,8 +1,22 @@
 /** What the cases of all suites share. Every rank runs every case; each computes what all ranks should get. */
 import assert from 'node:assert/strict';
-import type { DType, NestedArray, Tensor } from '@fmoe/torch';
-import * as torch from '@fmoe/torch';
+import type { DType, NestedArray, Tensor, TensorOptions } from '@fmoe/torch';
+import * as all from '@fmoe/torch';
 import type { ProcessGroup } from '../../src/index.js';
+
+/** Where the suites' tensors lie. */
+export const device = process.env['FMOE_TEST_DEVICE'] ?? 'cpu';
+
+/** Of the functions that make tensors, those that the suites use make them there. */
+export const torch = {
+  ...all,
+  tensor: (values: Parameters<typeof all.tensor>[0], options: TensorOptions = {}) =>
+    all.tensor(values, { device, ...options }),
+  zeros: (shape: readonly number[], options: TensorOptions = {}) => all.zeros(shape, { device, ...options }),
+  ones: (shape: readonly number[], options: TensorOptions = {}) => all.ones(shape, { device, ...options }),
+  full: (shape: readonly number[], value: number, options: TensorOptions = {}) =>
+    all.full(shape, value, { device, ...options }),
+};
 
 /** A case throws when something is wrong. */
 export type Cases = Record<string, () => void | Promise<void>>;

@@ -2,9 +2,8 @@
 import assert from 'node:assert/strict';
 import { combine, dispatch, routePlan } from '@fmoe/kernels';
 import type { Tensor } from '@fmoe/torch';
-import * as torch from '@fmoe/torch';
 import { Placement, type ProcessGroup, TokenExchange } from '../../src/index.js';
-import { type Cases, close, equal, matrix, range, sum, tensorOf, throws, value } from './cases.js';
+import { type Cases, close, equal, matrix, range, sum, tensorOf, throws, torch, value } from './cases.js';
 
 const width = 5;
 const outWidth = 3;

@@ -1,11 +1,13 @@
 /** fault.ts <fault>: something goes wrong on rank 1; every other rank reports what it was told, and ends as a program would. */
 import { setTimeout as delay } from 'node:timers/promises';
-import * as torch from '@fmoe/torch';
-import { initProcessGroup, type ProcessGroup } from '../../src/index.js';
+import type { FmoeError } from '@fmoe/torch';
+import type { ProcessGroup } from '../../src/index.js';
+import { joinTestRanks } from '../../src/testing/index.js';
+import { torch } from './cases.js';
 import { report } from './report.js';
 
 const fault = process.argv[2]!;
-const world = initProcessGroup();
+const { world } = joinTestRanks();
 const { rank, size } = world;
 const isFaulty = rank === 1;
 const forever = 600_000;
@@ -16,13 +18,20 @@ function reported<Result>(body: () => Result): Result {
   try {
     return body();
   } catch (error) {
-    const { code, message } = error as torch.FmoeError;
+    const { code, message } = error as FmoeError;
     report(rank, { code, message, seconds: (performance.now() - begin) / 1000 });
     throw error;
   }
 }
 
-const sum = (group: ProcessGroup = world): unknown => group.allReduce_(torch.ones([1000]));
+/** Over NCCL the stream of the GPU waits, and the program hears of a failure from the next operation, here a barrier. */
+const sum = (group: ProcessGroup = world): void => {
+  group.allReduce_(torch.ones([1000]));
+  if (group.backend === 'nccl') {
+    torch.cuda.synchronize();
+    group.barrier();
+  }
+};
 
 /** Each mismatch throws on every rank, so the next can follow. */
 function mismatches(): void {
@@ -45,7 +54,7 @@ function mismatches(): void {
       body();
       return 'no error';
     } catch (error) {
-      const { code, message } = error as torch.FmoeError;
+      const { code, message } = error as FmoeError;
       return `${code} ${message}`;
     }
   });
@@ -73,7 +82,7 @@ const faults: Record<string, () => void | Promise<void>> = {
     group.timeout = 2;
     if (isFaulty) await delay(forever);
     const work = group.startAllReduce_(torch.ones([10]));
-    await work.promise().catch((error: torch.FmoeError) =>
+    await work.promise().catch((error: FmoeError) =>
       reported(() => {
         throw error;
       }),

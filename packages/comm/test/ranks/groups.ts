@@ -1,9 +1,8 @@
 /** Groups of some ranks, and operations that nobody waits for at first. */
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
-import * as torch from '@fmoe/torch';
 import { DeviceMesh, type ProcessGroup } from '../../src/index.js';
-import { type Cases, equal, matrix, range, tensorOf, throws } from './cases.js';
+import { type Cases, equal, matrix, range, tensorOf, throws, torch } from './cases.js';
 
 export function groups(world: ProcessGroup): Cases {
   const { rank, size } = world;
@@ -77,6 +76,7 @@ export function groups(world: ProcessGroup): Cases {
 
   cases['the event loop turns while an operation runs'] = async () => {
     if (size === 1) return;
+    world.barrier();
     let turns = 0;
     const timer = setInterval(() => turns++, 5);
     // Rank 0 comes 100 ms late.

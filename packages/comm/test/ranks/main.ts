@@ -1,6 +1,6 @@
 /** Runs every case of every suite on this rank and reports which failed. */
 import { scoped } from '@fmoe/torch';
-import { initProcessGroup } from '../../src/index.js';
+import { joinTestRanks } from '../../src/testing/index.js';
 import type { Suite } from './cases.js';
 import { exchanges } from './exchanges.js';
 import { groups } from './groups.js';
@@ -11,7 +11,7 @@ import { rows } from './rows.js';
 
 const suites: Record<string, Suite> = { reductions, movements, groups, rows, exchanges };
 
-const world = initProcessGroup();
+const { world } = joinTestRanks();
 const failures: string[] = [];
 let count = 0;
 for (const [suiteName, suite] of Object.entries(suites)) {
@@ -28,4 +28,6 @@ for (const [suiteName, suite] of Object.entries(suites)) {
     }
   }
 }
-report(world.rank, { rank: world.rank, size: world.size, members: world.members, count, failures });
+const outcome = { rank: world.rank, size: world.size, members: world.members, count, failures };
+report(world.rank, outcome);
+console.log(JSON.stringify(outcome));

@@ -1,9 +1,8 @@
 /** Differentiable collectives on rows, their gradients and second derivatives against one process. */
 import assert from 'node:assert/strict';
 import type { Tensor } from '@fmoe/torch';
-import * as torch from '@fmoe/torch';
 import { allGatherRows, evenRows, type ProcessGroup, reduceScatterRows, sliceRows } from '../../src/index.js';
-import { type Cases, close, equal, matrix, range, sum, tensorOf, throws } from './cases.js';
+import { type Cases, close, equal, matrix, range, sum, tensorOf, throws, torch } from './cases.js';
 
 const width = 3;
 

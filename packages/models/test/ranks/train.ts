@@ -6,7 +6,8 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { initProcessGroup, type ProcessGroup } from '@fmoe/comm';
+import type { ProcessGroup } from '@fmoe/comm';
+import { joinTestRanks } from '@fmoe/comm/testing';
 import { expertLayout } from '@fmoe/layers';
 import { manualSeed, type Tensor } from '@fmoe/torch';
 import { loadCorpus } from '../../src/data/index.js';
@@ -14,7 +15,7 @@ import { buildModel, type ResolvedConfig, resolveConfig, Trainer } from '../../s
 
 const [configFile, folder] = process.argv.slice(2) as [string, string];
 const base = resolveConfig(JSON.parse(readFileSync(configFile, 'utf8')));
-const world = initProcessGroup();
+const { world, device } = joinTestRanks();
 const { rank, size } = world;
 const half = 10;
 const steps = 20;
@@ -27,9 +28,9 @@ function makeTrainer(config: ResolvedConfig, group: ProcessGroup | null): Traine
   manualSeed(config.seed);
   const corpus = loadCorpus(config.data);
   const model = buildModel(config.model, corpus.vocabulary.size, {}, group);
-  model.to('float64');
+  model.to({ dtype: 'float64', device });
   const checkpoints = join(folder, `checkpoints-${size}`);
-  const trainer = new Trainer({ config, corpus, model, device: 'cpu', checkpoints, group });
+  const trainer = new Trainer({ config, corpus, model, device, checkpoints, group });
   model.train();
   return trainer;
 }
