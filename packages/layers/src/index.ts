@@ -10,4 +10,3 @@ export { type GateHook, MoELayer, type MoEOptions } from './moe-layer.js';
 export type { Nest } from './nest.js';
 export * from './parallel/index.js';
 export { markModuleParallelComm, type TaggedParameter } from './parallel-comm.js';
-export type { SliceGroup } from './slice-group.js';

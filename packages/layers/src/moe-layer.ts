@@ -15,7 +15,7 @@ import { splitNullExperts } from './null-experts.js';
 import { acrossRanks } from './parallel/across-ranks.js';
 import { type LocalExperts, placeExperts } from './parallel/local-experts.js';
 import { markModuleParallelComm } from './parallel-comm.js';
-import { inSlices, type SliceGroup } from './slice-group.js';
+import { inSlices } from './slice-group.js';
 
 /** Sees each decision of a gate: the experts `[T, K]` int64, -1 where a slot is dropped, and their scores `[T, K]`. */
 export type GateHook = (topIdx: Tensor, topScore: Tensor, gate: BaseGate) => void;
@@ -45,7 +45,7 @@ export interface MoEOptions {
   /** An expert that every token goes through, whose output is added unweighted. */
   sharedExpert?: ExpertSource | nn.Module | null;
   /** Ranks that hold the same tokens and share the work on them. */
-  sliceGroup?: SliceGroup | null;
+  sliceGroup?: ProcessGroup | null;
   /** Ranks that hold different experts and different tokens. The gate gets it as well. */
   moeGroup?: ProcessGroup | null;
   /** Which rank of `moeGroup` has which experts. Default: in their order, as many on each rank as it goes. */
@@ -80,7 +80,7 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
    */
   mask: Tensor | null;
   maskDict: MaskValues;
-  readonly sliceGroup: SliceGroup | null;
+  readonly sliceGroup: ProcessGroup | null;
   readonly moeGroup: ProcessGroup | null;
   /** Where the experts are; null when all of them are here. */
   readonly placement: Placement | null;

@@ -1,10 +1,6 @@
 /** Shape letters: T tokens, W ranks of the group. */
-import type { ProcessGroup } from '@fmoe/comm';
-import { AutogradFunction, type FunctionContext, type Tensor } from '@fmoe/torch';
+import { allGatherRows, evenRows, type ProcessGroup, sliceRows } from '@fmoe/comm';
 import { leavesOf, mapNest, type Nest } from './nest.js';
-
-/** What a layer needs of the ranks that share its work. */
-export type SliceGroup = Pick<ProcessGroup, 'rank' | 'size' | 'allGather' | 'reduceScatter'>;
 
 /**
  * Shares the work on tokens that all ranks of a group hold: each runs the layer on its own part of the rows, and everyone
@@ -17,38 +13,8 @@ export type SliceGroup = Pick<ProcessGroup, 'rank' | 'size' | 'allGather' | 'red
  * @param x `[T, D]`, or a nest of such tensors, the same on every rank
  * @param body the layer, for some of the rows
  */
-export function inSlices(group: SliceGroup, x: Nest, body: (slice: Nest) => Nest): Nest {
-  const tokens = leavesOf(x)[0]?.shape[0] ?? 0;
-  const rowsOfRank = Array.from({ length: group.size }, (_, rank) => rowsOf(tokens, rank, group.size));
-  const slice = mapNest(x, (leaf) => Slice.apply(leaf, group, rowsOfRank));
-  return mapNest(body(slice), (leaf) => Gather.apply(leaf, group, rowsOfRank));
-}
-
-function rowsOf(tokens: number, rank: number, size: number): number {
-  return Math.floor(tokens / size) + (rank < tokens % size ? 1 : 0);
-}
-
-/** The rank's own rows; backward gathers everyone's gradients. */
-class Slice extends AutogradFunction {
-  static forward(context: FunctionContext, x: Tensor, group: SliceGroup, rowsOfRank: number[]): Tensor {
-    context.state = { group, rowsOfRank };
-    const start = rowsOfRank.slice(0, group.rank).reduce((sum, rows) => sum + rows, 0);
-    return x.narrow(0, start, rowsOfRank[group.rank] as number).clone();
-  }
-  static backward(context: FunctionContext, gradient: Tensor): (Tensor | null)[] {
-    const { group, rowsOfRank } = context.state as { group: SliceGroup; rowsOfRank: number[] };
-    return [group.allGather(gradient.contiguous(), rowsOfRank), null, null];
-  }
-}
-
-/** Everyone's rows; backward takes the mean over the ranks of the gradient of the rank's own rows. */
-class Gather extends AutogradFunction {
-  static forward(context: FunctionContext, x: Tensor, group: SliceGroup, rowsOfRank: number[]): Tensor {
-    context.state = { group, rowsOfRank };
-    return group.allGather(x.contiguous(), rowsOfRank);
-  }
-  static backward(context: FunctionContext, gradient: Tensor): (Tensor | null)[] {
-    const { group, rowsOfRank } = context.state as { group: SliceGroup; rowsOfRank: number[] };
-    return [group.reduceScatter(gradient.contiguous(), rowsOfRank, 'mean'), null, null];
-  }
+export function inSlices(group: ProcessGroup, x: Nest, body: (slice: Nest) => Nest): Nest {
+  const rowsOfRank = evenRows(leavesOf(x)[0]?.shape[0] ?? 0, group.size);
+  const slice = mapNest(x, (leaf) => sliceRows(leaf, group));
+  return mapNest(body(slice), (leaf) => allGatherRows(leaf, rowsOfRank, group, 'mean'));
 }
