@@ -31,6 +31,18 @@ describe('threads', () => {
   ]);
 });
 
+describe('the memory of large tensors', () => {
+  // Taken from the system anew, every page would be a fault.
+  it('is kept for the next ones', () => {
+    const bytes = 64 * 2 ** 20;
+    const once = (): void => torch.tidy(() => void torch.ones([bytes], { dtype: 'uint8' }));
+    for (let i = 0; i < 12; i++) once();
+    const before = process.resourceUsage().minorPageFault;
+    for (let i = 0; i < 10; i++) once();
+    expect(process.resourceUsage().minorPageFault - before).toBeLessThan(bytes / 4096);
+  });
+});
+
 describe('the version', () => {
   it('is that of libtorch', () => {
     expect(torch.libtorchVersion()).toMatch(/^2\.\d+\.\d+/);
