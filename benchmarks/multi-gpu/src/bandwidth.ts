@@ -41,7 +41,13 @@ export function bandwidthSettings(device: 'cpu' | 'cuda', quick: boolean): Bandw
   return { device, plan, rounds: quick ? 1 : 5, expertsPerRank: 4, width: 1024 };
 }
 
-/** Raw, ours, and raw again, so that a drift shows. */
+/**
+ * Raw, ours, and raw again, so that a drift shows.
+ *
+ * @param limitSeconds of each of the three
+ * @param linkPeak in GB/s, of one GPU in one direction
+ * @param nccl the folder with NCCL's library and header
+ */
 export async function measureBandwidth(
   settings: BandwidthSettings,
   ranks: number,

@@ -7,6 +7,8 @@ export interface LayerRow {
   shape: string;
   routing: string;
   ranks: number;
+  /** There were fewer cores than ranks. */
+  oversubscribed?: boolean;
   /** Median over the rounds of the slowest rank. */
   milliseconds: number;
   /** The same rank's experts by themselves, all ranks at once, without exchange: as fused as on one rank, and in steps as with W ranks. */

@@ -4,16 +4,18 @@
  * along, and leaves its figures in the file as soon as it has them.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { cuda } from '@fmoe/torch';
-import { type BandwidthRow, bandwidthSettings, measureBandwidth } from './bandwidth.js';
-import { compareWithOneRank, formatLayerRow, type LayerRow, layerRows } from './layer-scaling.js';
+import { bandwidthSettings, measureBandwidth } from './bandwidth.js';
+import { compareWithOneRank, formatLayerRow, layerRows } from './layer-scaling.js';
 import { layerSettings } from './layer-shapes.js';
 import { describeMachine, describeVersions, linkPeak, ncclFolder, worldSizes } from './machine.js';
 import type { LayerFigures } from './ranks/layer.js';
 import type { TrainingFigures } from './ranks/training.js';
+import type { Report } from './report.js';
 import { rankCommand, runRanks } from './run-ranks.js';
 import { median, rounded, slowest } from './statistics.js';
 import { trainingSettings } from './training-settings.js';
@@ -36,28 +38,19 @@ const json = values.json ?? fileURLToPath(new URL(`../../results/multi-gpu-${dev
 const begin = performance.now();
 const secondsLeft = (): number => Number(values.minutes) * 60 - (performance.now() - begin) / 1000;
 
-interface TrainingRow {
-  ranks: number;
-  milliseconds: number;
-  tokensPerSecond: number;
-  efficiencyAgainstOneRank?: number;
-  parameters: number;
-  peakMiB?: number;
-}
-
 const peak = device === 'cuda' ? linkPeak() : undefined;
-const report = {
+const report: Report = {
   date: new Date().toISOString().slice(0, 10),
   machine: describeMachine(device),
   versions: describeVersions(),
   backend,
-  linkPeakGigabytesPerSecond: peak,
-  settings: {} as Record<string, unknown>,
-  layer: [] as LayerRow[],
-  bandwidth: [] as BandwidthRow[],
-  training: [] as TrainingRow[],
-  failed: [] as { part: string; error: string }[],
-  seconds: {} as Record<string, number>,
+  ...(peak !== undefined && { linkPeakGigabytesPerSecond: peak }),
+  settings: {},
+  layer: [],
+  bandwidth: [],
+  training: [],
+  failed: [],
+  seconds: {},
 };
 
 function write(): void {
@@ -95,7 +88,8 @@ async function layer(ranks: number, limitSeconds: number): Promise<string[]> {
   const command = rankCommand('layer.ts', settings);
   const { results, error } = await runRanks<LayerFigures[]>({ command, ranks, backend, limitSeconds });
   if (results.length === ranks) {
-    const rows = layerRows(results);
+    const isCrowded = device === 'cpu' && ranks > availableParallelism();
+    const rows = layerRows(results).map((row) => ({ ...row, ...(isCrowded && { oversubscribed: true }) }));
     report.layer.push(...rows);
     compareWithOneRank(report.layer);
     for (const row of rows) console.log(formatLayerRow(row));
@@ -130,7 +124,7 @@ async function training(ranks: number, limitSeconds: number): Promise<string[]> 
 async function bandwidth(ranks: number, limitSeconds: number): Promise<string[]> {
   const settings = bandwidthSettings(device, values.quick);
   report.settings['bandwidth'] = settings;
-  const { rows, errors } = await measureBandwidth(settings, ranks, limitSeconds, peak, ncclFolder());
+  const { rows, errors } = await measureBandwidth(settings, ranks, limitSeconds / 3, peak, ncclFolder());
   report.bandwidth = rows;
   for (const row of rows) {
     const speed = (value?: number): string => (value === undefined ? '-' : value.toFixed(2)).padStart(8);
@@ -147,9 +141,9 @@ const most = Math.max(...sizes);
 if (parts.includes('layer')) {
   for (const ranks of sizes) await part(`layer W ${ranks}`, 120, (limit) => layer(ranks, limit));
 }
-if (parts.includes('bandwidth')) {
-  if (most > 1) await part(`bandwidth W ${most}`, 60, (limit) => bandwidth(most, limit));
-  else report.failed.push({ part: 'bandwidth', error: 'there is one GPU only' });
+// One rank has nobody to send to.
+if (parts.includes('bandwidth') && most > 1) {
+  await part(`bandwidth W ${most}`, 120, (limit) => bandwidth(most, limit));
 }
 if (parts.includes('training')) {
   for (const ranks of sizes) await part(`training W ${ranks}`, 120, (limit) => training(ranks, limit));
