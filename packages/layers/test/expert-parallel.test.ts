@@ -1,37 +1,14 @@
-import { fileURLToPath } from 'node:url';
-import {
-  launchTestRanks,
-  type RankRun,
-  reportsOf,
-  type TestTransport,
-  testTransports,
-} from '@fmoe/comm/testing';
+import { type RankRun, type TestTransport, testTransports } from '@fmoe/comm/testing';
 import { cuda } from '@fmoe/torch';
 import { describeUnless } from '@fmoe/torch/testing';
 import { expect, it } from 'vitest';
+import { expectEqualOnRanks } from './on-ranks.js';
 
-const program = fileURLToPath(new URL('./ranks/equal-to-one.ts', import.meta.url));
-
-interface Report {
-  rank: number;
-  comparisons: number;
-  failed: number;
-  failures: string[];
-}
-
-async function compare(transport: TestTransport, processes: number, dtype: string): Promise<RankRun> {
-  const run = await launchTestRanks(transport, processes, program, { args: [dtype], timeoutSeconds: 240 });
-  expect(run.exitCode, run.log).toBe(0);
-  const reports = reportsOf<Report>(run);
-  expect(reports.map(({ rank }) => rank).sort()).toEqual(
-    Array.from({ length: processes }, (_, rank) => rank),
-  );
-  for (const report of reports) {
-    expect(report).toMatchObject({ failed: 0, failures: [] });
-    expect(report.comparisons).toBeGreaterThan(dtype === 'bfloat16' ? 200 : 1000);
-  }
-  return run;
-}
+const compare = (transport: TestTransport, processes: number, dtype: string): Promise<RankRun> =>
+  expectEqualOnRanks(transport, processes, 'equal-to-one.ts', {
+    args: [dtype],
+    fewest: dtype === 'bfloat16' ? 200 : 1000,
+  });
 
 const transports = testTransports();
 const [first] = transports;
@@ -48,7 +25,9 @@ describeUnless(first!.missing, 'experts on many ranks', () => {
 
   it.each(['float32', 'bfloat16'])(
     'are equal to one process up to rounding in %s',
-    (dtype) => compare(first!, 2, dtype),
+    async (dtype) => {
+      await compare(first!, 2, dtype);
+    },
     240_000,
   );
 });
@@ -59,7 +38,9 @@ for (const transport of transports.filter(({ device }) => device === 'cuda')) {
     const dtypes = transport.backend === 'nccl' ? ['float64', 'float32', 'bfloat16'] : ['float64'];
     it.each([1, 2, 4, ...many].flatMap((processes) => dtypes.map((dtype) => [processes, dtype] as const)))(
       'are equal to one process on %i ranks in %s',
-      (processes, dtype) => compare(transport, processes, dtype),
+      async (processes, dtype) => {
+        await compare(transport, processes, dtype);
+      },
       240_000,
     );
   });

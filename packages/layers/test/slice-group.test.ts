@@ -1,11 +1,19 @@
+import { testTransports } from '@fmoe/comm/testing';
 import { describeUnless } from '@fmoe/torch/testing';
 import { it } from 'vitest';
-import { expectEqualOnRanks, noRanks } from './on-ranks.js';
+import { expectEqualOnRanks } from './on-ranks.js';
 
-describeUnless(noRanks, 'work on the same tokens, shared out with sliceGroup', () => {
-  it.each([1, 2, 3])(
-    'equals one process on %i ranks',
-    (processes) => expectEqualOnRanks('slice-group.ts', processes, 300),
-    120_000,
-  );
-});
+const transports = testTransports();
+const [first] = transports;
+
+for (const transport of transports.filter((each) => each === first || each.device === 'cuda')) {
+  describeUnless(transport.missing, `work on the same tokens shared out over ${transport.name}`, () => {
+    it.each([1, 2, 3])(
+      'equals one process on %i ranks',
+      async (processes) => {
+        await expectEqualOnRanks(transport, processes, 'slice-group.ts', { fewest: 300 });
+      },
+      240_000,
+    );
+  });
+}

@@ -8,25 +8,19 @@ import { DeviceMesh, Placement, type ProcessGroup } from '@fmoe/comm';
 import { joinTestRanks } from '@fmoe/comm/testing';
 import { cat, manualSeed, nn, noGrad, optim, randn, scoped, type Tensor, zeros } from '@fmoe/torch';
 import {
-  BiasBalancedGate,
   collectBalanceLoss,
-  DCGate,
   DistributedGroupedDataParallel,
-  ExpertChoiceGate,
   expertLayout,
   FMoE,
   FMoETransformerMLP,
   type GateSource,
-  GShardGate,
   type MoELayer,
   NaiveGate,
-  NoisyGate,
-  SwipeGate,
-  SwitchGate,
-  TopKGate,
 } from '../../src/index.js';
 import { TwoLayerExpert } from '../experts.js';
 import { fixedGate } from '../fixed-gate.js';
+import { Comparison } from './comparison.js';
+import { gateCases } from './gate-cases.js';
 
 interface Precision {
   /** Of a difference, relative to the largest expected number and at least 1. */
@@ -71,6 +65,7 @@ interface Case {
 const { world, device } = joinTestRanks();
 const { rank, size } = world;
 const place = { dtype, device } as const;
+const results = new Comparison(tolerance);
 /** For every expert on two ranks. */
 const mesh = size === 4 ? new DeviceMesh<ProcessGroup>(world, { data: 2, expert: 2 }) : null;
 
@@ -86,32 +81,6 @@ function oddPlacement(numExpert: number): Placement {
   );
   return Placement.ofRanks(ranks, size);
 }
-
-const perRank: [string, (numExpert: number) => GateSource][] = [
-  ['NaiveGate', () => NaiveGate],
-  ['NoisyGate', () => NoisyGate],
-  [
-    'TopKGate',
-    () => (options) =>
-      new TopKGate({ ...options, capacity: 1.1, scoreFunction: 'sigmoid', zLossWeight: 0.1 }),
-  ],
-  ['GShardGate', () => GShardGate],
-  [
-    'BiasBalancedGate',
-    () => (options) => new BiasBalancedGate({ ...options, balance: true, biasUpdateRate: 0 }),
-  ],
-  ['ExpertChoiceGate', () => ExpertChoiceGate],
-];
-const global: typeof perRank = [
-  ['NaiveGate of all tokens', () => (options) => new NaiveGate({ ...options, globalBatch: true })],
-  ['GShardGate of all tokens', () => (options) => new GShardGate({ ...options, globalBatch: true })],
-  ['SwitchGate of all tokens', () => (options) => new SwitchGate({ ...options, topK: 1, globalBatch: true })],
-  ['NoisyGate of all tokens', () => (options) => new NoisyGate({ ...options, globalBatch: true })],
-  [
-    'ExpertChoiceGate of all tokens',
-    () => (options) => new ExpertChoiceGate({ ...options, globalBatch: true }),
-  ],
-];
 
 function allCases(): Case[] {
   const cases: Case[] = [];
@@ -150,39 +119,14 @@ function allCases(): Case[] {
   }
   const numExpert = 8;
   const fused = { ...base, numExpert, experts: 'fused' as const };
-  for (const [name, gate] of perRank) cases.push({ ...fused, name, gate: gate(numExpert), tokens: even });
-  for (const [name, gate] of global) {
-    cases.push({
-      ...fused,
-      name,
-      gate: gate(numExpert),
-      globalBatch: true,
-      topK: name.startsWith('Switch') ? 1 : 2,
-    });
+  for (const gateCase of gateCases(numExpert, size)) {
+    cases.push({ ...fused, ...gateCase, tokens: gateCase.globalBatch ? uneven : even });
   }
   if (size === 4) {
     for (const experts of ['fused', 'modules', 'list'] as const) {
       cases.push({ ...base, name: `${experts}, two of each`, numExpert, experts, copies: 2 });
     }
   }
-  const options = { balance: false, globalBatch: true };
-  cases.push({
-    ...fused,
-    name: 'DCGate',
-    globalBatch: true,
-    gate: (given) => new DCGate({ ...given, ...options, capacity: 0.5 }),
-    gateAlone: (given) => new DCGate({ ...given, ...options, capacity: 0.5 / size }),
-  });
-  const binOfExpert = Array.from({ length: numExpert }, (_, expert) =>
-    Math.floor((expert * size) / numExpert),
-  );
-  cases.push({
-    ...fused,
-    name: 'SwipeGate',
-    globalBatch: true,
-    gate: (given) => new SwipeGate({ ...given, globalBatch: true }),
-    gateAlone: (given) => new SwipeGate({ ...given, globalBatch: true, binOfExpert }),
-  });
   return cases;
 }
 
@@ -212,24 +156,6 @@ function makeLayer(test: Case, group: ProcessGroup | null): MoELayer {
                 ),
         });
   return layer.to(place);
-}
-
-const failures: string[] = [];
-let comparisons = 0;
-
-function compare(what: string, actual: Tensor | null, expected: Tensor | null): void {
-  comparisons++;
-  if (actual === null || expected === null) {
-    if (actual !== expected) failures.push(`${what}: ${actual === null ? 'nothing' : 'something'} here`);
-    return;
-  }
-  if (`${actual.shape}` !== `${expected.shape}`) {
-    failures.push(`${what}: [${actual.shape}], expected [${expected.shape}]`);
-  } else if (actual.numel() > 0) {
-    const scale = Math.max(1, expected.abs().max().item());
-    const difference = actual.sub(expected).abs().max().item() / scale;
-    if (!(difference <= tolerance)) failures.push(`${what}: differs by ${difference}`);
-  }
 }
 
 function tokensOf(test: Case, of: number, step: number): Tensor {
@@ -334,7 +260,7 @@ function run(test: Case): void {
   if (test.copies === 2) layer.markParallelComm('experts');
   const title = `${test.numExpert} experts, ${test.name}`;
   for (const { name, actual, expected } of counterparts(layer, alone, (parameter) => parameter)) {
-    compare(`${title}: initial ${name}`, actual, expected);
+    results.compare(`${title}: initial ${name}`, actual, expected);
   }
   const parallel = new DistributedGroupedDataParallel(layer, {
     groups: { dp: world, ...(test.copies === 2 && { experts: mesh!.group('data') }) },
@@ -344,19 +270,19 @@ function run(test: Case): void {
     const expected = stepAlone(alone, test, step);
     const actual = stepTogether(parallel, test, step);
     const at = `${title}, step ${step}`;
-    compare(`${at}: output`, actual.output, expected.output);
-    compare(`${at}: loss`, actual.loss, expected.loss);
-    compare(`${at}: gradient of the input`, actual.x.grad, expected.x.grad!.mul(size));
+    results.compare(`${at}: output`, actual.output, expected.output);
+    results.compare(`${at}: loss`, actual.loss, expected.loss);
+    results.compare(`${at}: gradient of the input`, actual.x.grad, expected.x.grad!.mul(size));
     for (const each of counterparts(layer, alone, (parameter) => parameter.grad)) {
-      compare(`${at}: gradient of ${each.name}`, each.actual, each.expected);
+      results.compare(`${at}: gradient of ${each.name}`, each.actual, each.expected);
     }
     const norm = parallel.clipGradNorm_(0.5);
-    compare(`${at}: norm of all gradients`, norm, optim.clipGradNorm_(alone.parameters(), 0.5));
+    results.compare(`${at}: norm of all gradients`, norm, optim.clipGradNorm_(alone.parameters(), 0.5));
     descend(alone);
     descend(layer);
   }
   for (const { name, actual, expected } of counterparts(layer, alone, (parameter) => parameter)) {
-    compare(`${title}: ${name} in the end`, actual, expected);
+    results.compare(`${title}: ${name} in the end`, actual, expected);
   }
   parallel.dispose();
 }
@@ -364,4 +290,4 @@ function run(test: Case): void {
 for (const test of allCases().filter(({ globalBatch }) => !(roughLogits && globalBatch))) {
   await scoped(async () => run(test));
 }
-console.log(JSON.stringify({ rank, comparisons, failures: failures.slice(0, 20), failed: failures.length }));
+results.print(rank);

@@ -4,7 +4,8 @@
  *
  * Shape letters: T tokens, D width.
  */
-import { initProcessGroup, type ProcessGroup } from '@fmoe/comm';
+import type { ProcessGroup } from '@fmoe/comm';
+import { joinTestRanks } from '@fmoe/comm/testing';
 import { arange, manualSeed, nn, randn, scoped, type Tensor } from '@fmoe/torch';
 import {
   FMoE,
@@ -18,8 +19,8 @@ import { leavesOf, mapNest } from '../../src/nest.js';
 import { Comparison } from './comparison.js';
 
 const dModel = 6;
-const place = { dtype: 'float64' } as const;
-const world = initProcessGroup();
+const { world, device } = joinTestRanks();
+const place = { dtype: 'float64', device } as const;
 const { rank, size } = world;
 const results = new Comparison(1e-12);
 
@@ -89,7 +90,7 @@ function run({ name, make, input, masked }: Case, tokens: number, agree: boolean
   const sliced = make(world).to(place);
   sliced.loadStateDict(alone.stateDict());
   if (masked) {
-    const mask = arange(tokens, { dtype: 'int64' }).remainder(3).eq(1);
+    const mask = arange(tokens, { dtype: 'int64', device }).remainder(3).eq(1);
     for (const layer of [alone, sliced]) layer.mask = mask;
   }
   manualSeed(100 + tokens);
