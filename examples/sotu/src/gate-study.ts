@@ -51,6 +51,9 @@ const models: Record<string, Model> = {
   },
 };
 
+const aboutThroughput =
+  'tokensPerSecond is that of one run among its neighbours: comparable between runs of one call, and roughly only.';
+
 const { values } = parseArgs({
   options: {
     steps: { type: 'string', default: '1400' },
@@ -135,7 +138,8 @@ function report(): void {
   const machine = { cpu: cpus()[0]?.model, cores: availableParallelism(), libtorch: libtorchVersion() };
   // Unknown of runs that an earlier call made.
   const runsAtATime = values.table ? null : Math.min(jobs, gates.length * seeds.length);
-  writeFileSync(values.json, `${JSON.stringify({ machine, runsAtATime, rows }, null, 2)}\n`);
+  const content = { machine, runsAtATime, note: aboutThroughput, rows };
+  writeFileSync(values.json, `${JSON.stringify(content, null, 2)}\n`);
 }
 
 if (values.run) {
