@@ -27,7 +27,8 @@ export function joinRanks<Settings extends { device: 'cpu' | 'cuda' }>(): Rank<S
   const { localRank } = readRendezvous();
   if (isGpu) cuda.setDevice(localRank);
   const group = initProcessGroup();
-  manualSeed(1);
+  // Tokens of its own for each rank; what must be the same on all is sent around.
+  manualSeed(1 + group.rank);
   return {
     settings,
     group,
