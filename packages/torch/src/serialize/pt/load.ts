@@ -37,21 +37,26 @@ const STORAGE = /^torch\.(\w+Storage)$/;
  * Reads a file that PyTorch's `torch.save` wrote (the zip format, its default since version 1.6): tensors, and numbers,
  * strings, lists and dictionaries of them, such as a state dict or a checkpoint.
  *
- * Nothing in the file is run: a file that holds objects of any other class is refused. Tensors that share memory in the file
- * share it here. Tuples become lists; keys of dictionaries become strings; all tensors are on the CPU unless `device` says
+ * Nothing in the file is run: a file that holds objects of any other class is refused, or with `skipObjects` has null in their
+ * places. Tensors that share memory in the file share it here. Tuples become lists; keys of dictionaries become strings; all tensors are on the CPU unless `device` says
  * otherwise, and none requires a gradient.
  *
  * @param path the file
  * @param options.device where the tensors shall live; default `cpu`
+ * @param options.skipObjects read null for objects of other classes, such as the arguments that a training script keeps beside
+ *   its model, and leave out entries of dictionaries whose keys are no strings and numbers; default false
  * @returns what was saved; new tensors are owned by the current scope
  * @throws FmoeError ERR_FILE when the file is missing, truncated, damaged, of the format before PyTorch 1.6, or holds anything
  *   but tensors and plain values; ERR_DTYPE for a dtype that tensors do not have here. Nothing is left behind then.
  */
-export function loadTorchFile(path: string, options: { device?: string } = {}): TorchValue {
-  const { device = 'cpu' } = options;
+export function loadTorchFile(
+  path: string,
+  options: { device?: string; skipObjects?: boolean } = {},
+): TorchValue {
+  const { device = 'cpu', skipObjects = false } = options;
   const file = withFileErrors(OP, path, 'open it', () => openSync(path, 'r'));
   try {
-    return tidy(() => new Reader(path, file, device).read()) as TorchValue;
+    return tidy(() => new Reader(path, file, device, skipObjects).read()) as TorchValue;
   } finally {
     closeSync(file);
   }
@@ -61,14 +66,16 @@ class Reader implements PickleNames {
   readonly #path: string;
   readonly #file: number;
   readonly #device: string;
+  readonly #skipObjects: boolean;
   readonly #entries: ReadonlyMap<string, ZipEntry>;
   readonly #folder: string;
   readonly #storages = new Map<string, Tensor>();
 
-  constructor(path: string, file: number, device: string) {
+  constructor(path: string, file: number, device: string, skipObjects: boolean) {
     this.#path = path;
     this.#file = file;
     this.#device = device;
+    this.#skipObjects = skipObjects;
     this.#refuseOldFormat();
     const entries = readZipDirectory(OP, path, file);
     const pickle = entries.find(({ name }) => name.endsWith('/data.pkl') && name.split('/').length === 2);
@@ -96,7 +103,7 @@ class Reader implements PickleNames {
   // --- what names in the pickle mean ---------------------------------------------------------------------------------
 
   knows(name: string): boolean {
-    return [ORDERED_DICT, TENSOR, PARAMETER, SIZE].includes(name) || STORAGE.test(name);
+    return this.#skipObjects || [ORDERED_DICT, TENSOR, PARAMETER, SIZE].includes(name) || STORAGE.test(name);
   }
 
   call(name: string, args: PickleValue[]): PickleValue {
@@ -104,6 +111,7 @@ class Reader implements PickleNames {
     if (name === SIZE) return args[0] ?? [];
     if (name === TENSOR) return { constructed: this.#tensor(args) };
     if (name === PARAMETER) return args[0] as PickleValue;
+    if (this.#skipObjects) return { constructed: undefined };
     throw new Error('its pickle is damaged');
   }
 
@@ -169,6 +177,7 @@ class Reader implements PickleNames {
     if (typeof value !== 'object' || value === null) return value;
     const tensor = tensorIn(value);
     if (tensor) return tensor;
+    if (this.#skipObjects && !Array.isArray(value) && !(value instanceof Map)) return null;
     if (above.has(value)) throw this.#error('it holds a container that contains itself.');
     above.add(value);
     const result = Array.isArray(value)
@@ -180,11 +189,12 @@ class Reader implements PickleNames {
 
   #record(value: PickleValue, above: Set<PickleValue>): TorchValue {
     if (!(value instanceof Map)) throw this.#error('its pickle is damaged.');
-    const entries = [...value].map(([key, item]) => {
-      if (!['string', 'number', 'boolean', 'bigint'].includes(typeof key)) {
-        throw this.#error('it holds a dictionary with keys other than strings and numbers.');
+    const entries = [...value].flatMap(([key, item]) => {
+      if (['string', 'number', 'boolean', 'bigint'].includes(typeof key)) {
+        return [[String(key), this.#plain(item, above)] as const];
       }
-      return [String(key), this.#plain(item, above)] as const;
+      if (this.#skipObjects) return [];
+      throw this.#error('it holds a dictionary with keys other than strings and numbers.');
     });
     return Object.fromEntries(entries);
   }

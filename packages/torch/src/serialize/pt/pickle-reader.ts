@@ -13,7 +13,7 @@ export type PickleValue =
   | Constructed
   | Named;
 
-/** What {@link PickleNames} made. */
+/** What {@link PickleNames} made: a value, or undefined for an object that is passed over with all that fills it. */
 export interface Constructed {
   readonly constructed: unknown;
 }
@@ -105,7 +105,8 @@ class Machine {
     [0x6a, (m) => m.#recall(m.#length4())], // LONG_BINGET
     [0x63, (m) => m.#name([m.#line(), m.#line()])], // GLOBAL
     [0x93, (m) => m.#name(m.#popMany(2))], // STACK_GLOBAL
-    [0x52, (m) => m.#reduce()], // REDUCE
+    [0x52, (m) => m.#call()], // REDUCE
+    [0x81, (m) => m.#call()], // NEWOBJ
     [0x62, (m) => m.#build()], // BUILD
     [0x51, (m) => m.#push(m.#names.persistent(m.#pop()))], // BINPERSID
   ]);
@@ -114,17 +115,20 @@ class Machine {
     if (version > 5) throw new Error('its pickle is of a protocol above 5');
   }
 
-  #reduce(): void {
+  #call(): void {
     const args = this.#pop();
     const callee = this.#pop();
-    if (!isNamed(callee) || !Array.isArray(args)) throw damaged();
-    this.#push(this.#names.call(callee.name, args));
+    if (!Array.isArray(args)) throw damaged();
+    if (isNamed(callee)) this.#push(this.#names.call(callee.name, args));
+    else if (isPassedOver(callee)) this.#push(callee);
+    else throw damaged();
   }
 
-  /** Attributes of a dictionary, such as the versions of a state dict, are left out; nothing else has any. */
+  /** Attributes of a dictionary, such as the versions of a state dict, are left out; nothing else that is kept has any. */
   #build(): void {
     this.#pop();
-    if (!(this.#top() instanceof Map)) throw damaged();
+    const target = this.#top();
+    if (!(target instanceof Map) && !isPassedOver(target)) throw damaged();
   }
 
   #name(parts: PickleValue[]): void {
@@ -136,12 +140,14 @@ class Machine {
 
   #append(items: PickleValue[]): void {
     const list = this.#top();
+    if (isPassedOver(list)) return;
     if (!Array.isArray(list)) throw damaged();
     for (const item of items) list.push(item);
   }
 
   #setItems(items: PickleValue[]): void {
     const target = this.#top();
+    if (isPassedOver(target)) return;
     if (!(target instanceof Map) || items.length % 2 !== 0) throw damaged();
     for (let i = 0; i < items.length; i += 2)
       target.set(items[i] as PickleValue, items[i + 1] as PickleValue);
@@ -209,6 +215,12 @@ class Machine {
 
 function isNamed(value: PickleValue): value is Named {
   return typeof value === 'object' && value !== null && 'name' in value;
+}
+
+function isPassedOver(value: PickleValue): boolean {
+  return (
+    typeof value === 'object' && value !== null && 'constructed' in value && value.constructed === undefined
+  );
 }
 
 function damaged(): Error {

@@ -1,4 +1,4 @@
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -99,6 +99,52 @@ describe('a file of torch.save', () => {
       loadTorchFile(fixture('pt-all.pt'));
       expect(torch.memory().tensors).toBe(before + Object.keys(listed).length);
     });
+  });
+});
+
+describe('a file that holds objects of other classes', () => {
+  it('has null in their places, where they are to be skipped', () => {
+    torch.tidy(() => {
+      const value = loadTorchFile(fixture('pt-objects.pt'), { skipObjects: true });
+      const { model, ...others } = value as { model: Tensors };
+      expect(others).toEqual({
+        args: null,
+        numpy: ['MT19937', null, 624, 0, 0],
+        default: null,
+        queue: null,
+        set: null,
+        dtype: null,
+        method: null,
+        keys: { kept: 4 },
+      });
+      expect(model['weight']!.toArray()).toEqual([0, 1, 2]);
+    });
+  });
+
+  it('is refused otherwise, and where a pickle is damaged', () => {
+    expect(() => loadTorchFile(fixture('pt-objects.pt'))).toThrow(
+      expect.objectContaining({ code: 'ERR_FILE', message: expect.stringMatching(/argparse\.Namespace/) }),
+    );
+    for (const code of [
+      'ctorch._utils\n_rebuild_tensor_v2\n)R.',
+      'K\x01)R.',
+      'K\x01}b.',
+      'cposix\nsystem\nK\x01R.',
+    ]) {
+      const file = writePickle('damaged.pt', Buffer.from(`\x80\x02${code}`, 'latin1'));
+      expect(() => loadTorchFile(file, { skipObjects: true })).toThrow(
+        expect.objectContaining({ code: 'ERR_FILE', message: expect.stringMatching(/damaged/) }),
+      );
+    }
+  });
+
+  it('runs nothing of it', () => {
+    const mark = path('mark');
+    const command = `touch ${mark}`;
+    const text = `\x80\x02cposix\nsystem\nX${String.fromCharCode(command.length)}\0\0\0${command}\x85R.`;
+    const file = writePickle('run.pt', Buffer.from(text, 'latin1'));
+    expect(loadTorchFile(file, { skipObjects: true })).toBeNull();
+    expect(existsSync(mark)).toBe(false);
   });
 });
 
