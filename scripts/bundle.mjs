@@ -61,6 +61,12 @@ function copyRepository(target) {
   const builds = subfolders(join(root, 'packages')).flatMap((name) => {
     const folder = join('packages', name);
     const native = join(folder, 'native/build');
+    if (
+      existsSync(join(root, folder, 'native/CMakeLists.txt')) &&
+      !existsSync(join(root, native, 'build.json'))
+    ) {
+      throw new Error(`${folder} is not built, or is being built now: run npm run setup`);
+    }
     const binaries = existsSync(join(root, native))
       ? readdirSync(join(root, native))
           .filter((file) => /\.(node|so|json)$/.test(file))

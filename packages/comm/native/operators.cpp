@@ -107,8 +107,21 @@ void set_group_timeout(int64_t group, double seconds) {
 }
 void fail_group(int64_t group, std::string_view reason) { group_of(group)->fail(std::string(reason)); }
 
-// The orderly end: no operation may be under way.
+// What has gone wrong in any group, one line for each.
+std::string failures() {
+  std::string text;
+  for (const auto& group : all_groups()) {
+    if (const auto reason = group->failure()) text += (text.empty() ? "" : "\n") + *reason;
+  }
+  return text;
+}
+
+// The orderly end. Operations that nobody waited for may still fail.
 void finish() {
+  const auto before = failures();
+  drain_progress();
+  const auto after = failures();
+  if (after != before) throw_comm_error(after);
   stop_progress();
   stop_watch();
   for (const auto& group : all_groups()) remove_group(group->id());

@@ -68,6 +68,7 @@ void run() {
             running.begin(), running.end(),
             [&](const WorkPtr& work) { return std::find(over.begin(), over.end(), work) != over.end(); }),
         running.end());
+    state.changed.notify_all();
     notify();
   }
 }
@@ -117,6 +118,12 @@ int notification_pipe() {
   std::lock_guard<std::mutex> lock(state.mutex);
   if (state.pipe[0] < 0 && pipe2(state.pipe, O_CLOEXEC | O_NONBLOCK) != 0) throw_comm_error("cannot make a pipe");
   return state.pipe[0];
+}
+
+void drain_progress() {
+  auto& state = pending();
+  std::unique_lock<std::mutex> lock(state.mutex);
+  if (state.thread.joinable()) state.changed.wait(lock, [&] { return state.running.empty(); });
 }
 
 void stop_progress() {

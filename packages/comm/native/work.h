@@ -80,6 +80,8 @@ WorkPtr work_of(int64_t id);
 void remove_work(int64_t id);
 // A pipe that gets a byte whenever operations of add_work finish. Reading it is up to the caller.
 int notification_pipe();
+// Waits until all are over, one way or another.
+void drain_progress();
 // Ends the thread.
 void stop_progress();
 

@@ -60,7 +60,10 @@ for (const transport of testTransports().filter(({ device }) => device === 'cuda
         const env = worldSize === 2 ? { FMOE_COMM_DEBUG: '1' } : {};
         const run = await launchTestRanks(transport, worldSize, program, { env });
         expect(run.exitCode, run.log).toBe(0);
-        expectSuccess(worldSize, reportsOf<Outcome>(run));
+        expectSuccess(
+          worldSize,
+          reportsOf<{ value: Outcome }>(run).map(({ value }) => value),
+        );
       },
       180_000,
     );

@@ -43,7 +43,8 @@ export class TokenExchange {
    *
    * @param counts `[N]` int64: how many rows there are here for each expert, as in a `RoutePlan`
    * @param placement of N experts on the W members of the group, the same on all of them
-   * @throws FmoeError `ERR_ARGUMENT` for a placement that does not fit the group, `ERR_SHAPE` and `ERR_DTYPE` for other counts.
+   * @throws FmoeError `ERR_ARGUMENT` for a placement that does not fit the group, `ERR_SHAPE` and `ERR_DTYPE` for other counts,
+   * `ERR_COMM` when the group fails.
    */
   constructor(
     counts: Tensor,
@@ -64,6 +65,9 @@ export class TokenExchange {
       experts,
       group.id,
     ) as [Tensor, Tensor, Tensor];
+    // Over NCCL it is the stream that waited: what a failed exchange left there must not be taken for counts.
+    const failure = commOperator('group_failure')(group.id) as string;
+    if (failure !== '') throw new FmoeError('ERR_COMM', `TokenExchange: ${failure}`, { op: 'TokenExchange' });
     this.sentRows = sum(this.sent);
     this.receivedRows = sum(this.received);
   }

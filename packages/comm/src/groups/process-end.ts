@@ -18,13 +18,18 @@ export function endWithProcess(group: ProcessGroup): void {
     fatal = error;
   });
   process.once('exit', (code) => {
-    if (code === 0 && commOperator('group_failure')(group.id) === '') {
-      commOperator('finish')();
-      return;
+    const failure = commOperator('group_failure')(group.id) as string;
+    if (code === 0 && failure === '') {
+      try {
+        commOperator('finish')();
+        return;
+      } catch (error) {
+        fatal = error;
+      }
     }
-    if (fatal !== undefined) {
-      writeSync(2, `rank ${group.rank} of ${group.size} failed:\n${inspect(fatal)}\n`);
-    }
+    // An operation that the program did not wait for may have failed without its knowledge.
+    const reason = fatal === undefined ? failure : inspect(fatal);
+    if (reason !== '') writeSync(2, `rank ${group.rank} of ${group.size} failed:\n${reason}\n`);
     commOperator('abort')(code === 0 ? 1 : code);
   });
 }

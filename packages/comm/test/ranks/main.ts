@@ -28,6 +28,4 @@ for (const [suiteName, suite] of Object.entries(suites)) {
     }
   }
 }
-const outcome = { rank: world.rank, size: world.size, members: world.members, count, failures };
-report(world.rank, outcome);
-console.log(JSON.stringify(outcome));
+report(world.rank, { rank: world.rank, size: world.size, members: world.members, count, failures });
