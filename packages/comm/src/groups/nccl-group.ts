@@ -18,8 +18,8 @@ export class NcclGroup extends NativeGroup {
   }
 
   /**
-   * Meets the other processes in a store on the machine of rank 0, and gives the group of all. NCCL itself (`libnccl.so.2`, or the
-   * file that `FMOE_NCCL_LIBRARY` names) starts at the first operation.
+   * Meets the other processes in a store on the machine of rank 0, and gives the group of all. NCCL itself starts at the first operation: the
+   * one that libtorch has loaded or that lies beside it, or the file that `FMOE_NCCL_LIBRARY` names.
    *
    * @param timeout seconds that an operation may take
    * @throws FmoeError `ERR_COMM` when the store cannot be reached or there is no NCCL, `ERR_CONFIG` when its address is not known.

@@ -17,11 +17,14 @@ export type Backend = 'local' | 'mpi' | 'nccl';
  * its {@link Work} was waited for.
  *
  * `reduceScatter` (`sum` and `mean`), `allGather` and `allToAll` record gradients; their backward is a collective operation as
- * well, so all members must run it. Reductions of float16 and bfloat16 add up in float32 over MPI and round once.
+ * well, so all members must run it. Reductions of float16 and bfloat16 add up in float32 over MPI and round once; NCCL
+ * rounds after every rank.
  *
  * Every operation throws `ERR_COMM` when it fails or does not end within {@link timeout}; the message names the group, the operation,
  * its number and the ranks that are missing. Ranks that do not agree on sizes are noticed at once by exchanges and messages, by
- * reductions only where the transport does. A group that failed once throws ever after: end the process. With
+ * reductions only where the transport does. A group that failed once throws ever after: end the process. Over NCCL it is
+ * the stream of the GPU that waits, so that the failure of an operation is thrown by the next one, or at the end of the process;
+ * what the failed one has left in the tensors is not to be used. With
  * `FMOE_COMM_DEBUG=1`, set for all ranks, they compare operation, dtype, shape and row counts first, and each says which rank differs.
  */
 export interface ProcessGroup {
@@ -73,7 +76,11 @@ export interface ProcessGroup {
   allToAll(tensor: Tensor, sendRows: readonly number[], receiveRows: readonly number[]): Tensor;
   startAllToAll(tensor: Tensor, sendRows: readonly number[], receiveRows: readonly number[]): Work<Tensor>;
 
-  /** Sends a tensor to one member, which must receive it. Tags (0 … 16383) keep messages apart; NCCL ignores them. */
+  /**
+   * Sends a tensor to one member, which must receive it. Tags (0 … 16383) keep messages apart. NCCL ignores them: there messages arrive in
+   * the order in which they were sent, and either side may wait for the other, also when it only begins; so on a ring some
+   * must receive first.
+   */
   send(tensor: Tensor, to: number, tag?: number): void;
   startSend(tensor: Tensor, to: number, tag?: number): Work<void>;
 
