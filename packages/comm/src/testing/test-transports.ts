@@ -1,5 +1,5 @@
 import { cuda } from '@fmoe/torch';
-import { listMpiruns } from '../launch/index.js';
+import { listMpiruns, type Mpirun } from '../launch/index.js';
 
 /** By what ranks of a test exchange tensors, and where these lie. */
 export interface TestTransport {
@@ -17,22 +17,23 @@ export interface TestTransport {
  * GPU where there are too few.
  */
 export function testTransports(): TestTransport[] {
-  const mpis = [...new Map(listMpiruns().map(({ family, path }) => [family, path]))];
+  const found = listMpiruns();
+  const mpis = (['openmpi', 'mpich'] as const).flatMap(
+    // The first of each, as `fmoe launch` would take it.
+    (family) => found.filter((mpirun) => mpirun.family === family).slice(0, 1),
+  );
   const noMpi = mpis.length === 0 ? 'there is no mpirun' : undefined;
   const noGpu = cuda.isAvailable() ? undefined : 'no CUDA device is available';
-  const ofMpi = (
-    device: 'cpu' | 'cuda',
-    [family, mpirun]: [family?: string, path?: string],
-  ): TestTransport => ({
+  const ofMpi = (device: 'cpu' | 'cuda', { family, path }: Partial<Mpirun> = {}): TestTransport => ({
     name: `${family ?? 'MPI'} with tensors of the ${device === 'cpu' ? 'CPU' : 'GPU'}`,
     backend: 'mpi',
     device,
-    ...(mpirun !== undefined && { mpirun }),
+    ...(path !== undefined && { mpirun: path }),
     missing: (device === 'cuda' ? noGpu : undefined) ?? noMpi,
   });
   return [
-    ...(mpis.length === 0 ? [[] as [string?, string?]] : mpis).map((mpi) => ofMpi('cpu', mpi)),
-    ofMpi('cuda', mpis[0] ?? []),
+    ...(mpis.length === 0 ? [undefined] : mpis).map((mpi) => ofMpi('cpu', mpi)),
+    ofMpi('cuda', mpis[0]),
     { name: 'NCCL', backend: 'nccl', device: 'cuda', missing: noGpu },
   ];
 }

@@ -1,5 +1,5 @@
 import { initProcessGroup, type ProcessGroup, readRendezvous } from '@fmoe/comm';
-import { FmoeError, manualSeed, setNumThreads } from '@fmoe/torch';
+import { cuda, FmoeError, manualSeed, setNumThreads } from '@fmoe/torch';
 import { loadCorpus } from '../data/load-corpus.js';
 import { buildModel } from './build-model.js';
 import type { ResolvedConfig } from './config/index.js';
@@ -39,6 +39,9 @@ export interface RunOptions {
 export async function runTraining(config: ResolvedConfig, options: RunOptions = {}): Promise<TrainingResult> {
   const folder = RunFolder.of(config);
   const { resume, signal } = options;
+  const device = chooseDevice(config.device, readRendezvous().localRank);
+  // Ranks meet on the GPU that is current then.
+  if (device !== 'cpu') cuda.setDevice(Number(device.split(':')[1]));
   const group = options.group === undefined ? startedTogether() : options.group;
   if (resume !== undefined) folder.checkResumable(config);
   else if (folder.isUsed && options.overwrite !== true) {
@@ -50,7 +53,6 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
   const checkpoint = resume === undefined ? undefined : folder.checkpoints.find(resume);
   // Nobody writes before all have looked.
   group?.barrier();
-  const device = chooseDevice(config.device, readRendezvous().localRank);
   const plugins = await loadPlugins(config.model);
   const corpus = loadCorpus(config.data);
   if (config.threads !== undefined) setNumThreads(config.threads);
