@@ -1,5 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { SafetensorsFile } from '@fmoe/torch';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { capture } from './capture.js';
 import { makeWorkspace } from './workspace.js';
@@ -15,6 +17,21 @@ beforeAll(async () => {
     /step 30\/30 \| loss \d\.\d+ \| bpc \d\.\d+ \| \d+ tokens\/s \| imbalance \d\.\d+ \| 0:00 left/,
   );
   expect(out).toMatch(/test {2}bits per character \d\.\d{3}/);
+});
+
+describe('fmoe checkpoint merge', () => {
+  it('makes one file of what FastMoE saved for Megatron-LM', async () => {
+    const fixture = fileURLToPath(new URL('../../layers/test/fixtures/megatron-per-expert', import.meta.url));
+    const output = join(folder, 'merged.safetensors');
+    expect(await capture('checkpoint', 'merge', fixture, output)).toMatchObject({ code: 0, error: '' });
+    const file = new SafetensorsFile(output);
+    expect(file.info('language_model.encoder.layers.1.mlp.experts.htoh4.weight').shape).toEqual([6, 5, 4]);
+    file.close();
+    expect(await capture('checkpoint', 'merge', fixture, output, '--part', 'mp_rank_03')).toMatchObject({
+      code: 1,
+      error: expect.stringMatching(/^fmoe: ERR_ARGUMENT: .*mp_rank_00; there is no mp_rank_03/),
+    });
+  });
 });
 
 describe('fmoe train', () => {

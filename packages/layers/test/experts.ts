@@ -1,5 +1,6 @@
 /** Shape letters: D model width, r rows of one expert. */
-import { nn, type Tensor } from '@fmoe/torch';
+import { nn, type Tensor, zeros } from '@fmoe/torch';
+import { FMoELinear } from '../src/index.js';
 
 /** Narrows to half the width, so that a layer's output is not as wide as its input. Remembers how many rows it was given. */
 export class HalvingExpert extends nn.Module {
@@ -39,5 +40,19 @@ export class CountingExpert extends nn.Module {
   override forward(rows: Tensor, count: Tensor): Tensor {
     this.counts.push(...(count.toArray() as bigint[]));
     return this.linear.forward(rows).sin();
+  }
+}
+
+/** From 4 numbers to 5 and back, as FastMoE's `_Expert` of one expert, whose parameters have a first dimension of 1. */
+export class SingleExpert extends nn.Module {
+  readonly htoh4 = new FMoELinear({ numExpert: 1, inFeatures: 4, outFeatures: 5 });
+  readonly h4toh = new FMoELinear({ numExpert: 1, inFeatures: 5, outFeatures: 4 });
+  override forward(rows: Tensor, count: Tensor): Tensor {
+    const offsets = zeros([2], { dtype: 'int64' }).indexFill(
+      0,
+      zeros([1], { dtype: 'int64' }).add(1),
+      count.squeeze(0),
+    );
+    return this.h4toh.forward(this.htoh4.forward(rows, offsets).gelu(), offsets);
   }
 }

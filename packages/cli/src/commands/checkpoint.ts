@@ -1,3 +1,4 @@
+import { isMegatronFolder, mergeFastMoECheckpoint } from '@fmoe/layers';
 import { describeCheckpoint, mergeCheckpoint, RunFolder, splitCheckpoint } from '@fmoe/models/training';
 import type { Command } from 'commander';
 import { type Context, print } from '../context.js';
@@ -14,10 +15,15 @@ export function addCheckpoint(program: Command, context: Context): void {
       .description(description)
       .argument('<checkpoint>', 'its folder, or that of a run for the last one');
   add('inspect', 'show what a checkpoint holds').action((folder: string) => inspect(find(folder), context));
-  add('merge', 'write the checkpoint of many ranks as one process would')
-    .argument('<output>', 'folder to make')
-    .action((folder: string, output: string) => {
-      mergeCheckpoint(find(folder), output);
+  add(
+    'merge',
+    'write the checkpoint of many ranks as one process would, or that of FastMoE for Megatron-LM as one file',
+  )
+    .argument('<output>', 'folder to make; of FastMoE the file, .safetensors or .pt')
+    .option('--part <name>', 'of FastMoE: which of several parts, such as mp_rank_01')
+    .action((folder: string, output: string, options: { part?: string }) => {
+      if (isMegatronFolder(folder)) mergeFastMoECheckpoint(folder, output, options);
+      else mergeCheckpoint(find(folder), output);
       print(context, `Merged into ${output}`);
     });
   add('split', 'write a checkpoint as many ranks would')

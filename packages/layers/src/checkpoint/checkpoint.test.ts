@@ -6,7 +6,7 @@ import {
   type FmoeError,
   loadSafetensors,
   loadTorchFile,
-  nn,
+  type nn,
   saveTorchFile,
   type Tensor,
   tidy,
@@ -14,9 +14,9 @@ import {
 } from '@fmoe/torch';
 import { expectAllClose, expectIdentical } from '@fmoe/torch/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { SingleExpert } from '../../test/experts.js';
 import {
   FMoE,
-  FMoELinear,
   FMoETransformerMLP,
   loadFastMoECheckpoint,
   saveFastMoECheckpoint,
@@ -32,20 +32,6 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'fmoe-checkpoint-'));
 });
 afterAll(() => rmSync(folder, { recursive: true }));
-
-/** One expert as FastMoE's `_Expert` of one expert, whose parameters have a first dimension of 1. */
-class SingleExpert extends nn.Module {
-  readonly htoh4 = new FMoELinear({ numExpert: 1, inFeatures: 4, outFeatures: 5 });
-  readonly h4toh = new FMoELinear({ numExpert: 1, inFeatures: 5, outFeatures: 4 });
-  override forward(rows: Tensor, count: Tensor): Tensor {
-    const offsets = zeros([2], { dtype: 'int64' }).indexFill(
-      0,
-      zeros([1], { dtype: 'int64' }).add(1),
-      count.squeeze(0),
-    );
-    return this.h4toh.forward(this.htoh4.forward(rows, offsets).gelu(), offsets);
-  }
-}
 
 const layers = {
   'a fused layer': () => new FMoETransformerMLP(sizes).to('float64'),

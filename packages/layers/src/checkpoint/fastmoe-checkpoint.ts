@@ -7,15 +7,27 @@ import {
   saveTorchFile,
   Tensor,
   type TorchValue,
+  tensor,
   tidy,
 } from '@fmoe/torch';
+import { MoELayer } from '../moe-layer.js';
+import { expertLayout } from '../parallel/expert-layout.js';
 import { type ExpertForm, toExpertForm } from './expert-form.js';
+import { filesOfPart, isMegatronFolder, joinRanks } from './megatron-folder.js';
+
+/** Where the parameters are in a checkpoint. */
+export interface ReadCheckpointOptions {
+  /**
+   * Where the state dict is in a file of PyTorch that holds more than it, such as `'state.model'`. Of a folder of Megatron's the
+   * default is `'model'`; `'model.language_model.encoder'` leaves out the names before those of the layers.
+   */
+  key?: string;
+  /** Which model-parallel part of a folder of Megatron's, such as `'mp_rank_01'` or `'mp_rank_00_001'`, where it has several. */
+  part?: string;
+}
 
 /** Settings of {@link loadFastMoECheckpoint}. */
-export interface LoadCheckpointOptions extends nn.LoadStateOptions {
-  /** Where the state dict is in a PyTorch file that holds more than it, such as `'model'` or `'state.model'`. */
-  key?: string;
-}
+export interface LoadCheckpointOptions extends nn.LoadStateOptions, ReadCheckpointOptions {}
 
 /** Settings of {@link saveFastMoECheckpoint}. */
 export interface SaveCheckpointOptions {
@@ -26,13 +38,11 @@ export interface SaveCheckpointOptions {
 const wrapper = 'module.';
 
 /**
- * Loads parameters that were saved from FastMoE, or by {@link saveFastMoECheckpoint}: a state dict in a file of PyTorch or in
- * safetensors (by the name's ending), with the experts in either form, with or without the prefix `module.` of a wrapper for
- * data parallelism.
+ * Loads parameters that were saved from FastMoE, or by {@link saveFastMoECheckpoint}: whatever {@link readFastMoECheckpoint}
+ * reads, with the experts in either form. Of a model whose experts are spread over ranks each rank takes its own.
  *
- * @returns the keys that the file lacked and those it had too much
- * @throws FmoeError `ERR_FILE` when the file cannot be read or holds no state dict; `ERR_STATE_DICT` when it does not fit. The
- * model keeps its values then.
+ * @returns the keys that the checkpoint lacked and those it had too much
+ * @throws FmoeError as {@link readFastMoECheckpoint}; `ERR_STATE_DICT` when it does not fit. The model keeps its values then.
  */
 export function loadFastMoECheckpoint(
   model: nn.Module,
@@ -40,10 +50,29 @@ export function loadFastMoECheckpoint(
   options: LoadCheckpointOptions = {},
 ): nn.LoadResult {
   return tidy(() => {
-    const { key, ...loading } = options;
-    const state = withoutWrapper(readState(path, key));
-    return model.loadStateDict(toFormOf(model, state), loading);
+    const state = toFormOf(model, readFastMoECheckpoint(path, options));
+    return model.loadStateDict(ofThisRank(model, state), options);
   });
+}
+
+/**
+ * The parameters of a checkpoint: a state dict in a file of PyTorch or in safetensors (by the name's ending), with or without
+ * the prefix `module.` of a wrapper for data parallelism; or the folder in which the plug-in for Megatron-LM saved a model, with
+ * the experts of all ranks of data parallelism, numbered in the order of the ranks. Dictionaries in the state dict are joined to
+ * names with dots. Optimizers' states are not read.
+ *
+ * @returns new tensors, owned by the current scope
+ * @throws FmoeError `ERR_FILE` when a file cannot be read or holds no state dict, or a rank's file is missing; `ERR_ARGUMENT` when
+ * a folder has several parts, or not that one
+ */
+export function readFastMoECheckpoint(path: string, options: ReadCheckpointOptions = {}): nn.StateDict {
+  const { key, part } = options;
+  if (!isMegatronFolder(path)) return withoutWrapper(readState(path, key));
+  const files = filesOfPart(path, part);
+  return joinRanks(
+    path,
+    files.map((file) => withoutWrapper(readState(file, key ?? 'model'))),
+  );
 }
 
 /**
@@ -56,31 +85,69 @@ export function saveFastMoECheckpoint(
   path: string,
   options: SaveCheckpointOptions = {},
 ): void {
-  tidy(() => {
-    const state = toExpertForm(model.stateDict(), options.form ?? 'fused');
-    if (isSafetensors(path)) saveSafetensors(path, state);
-    else saveTorchFile(path, state);
-  });
+  tidy(() => writeState(path, model.stateDict(), options));
+}
+
+/**
+ * Writes what {@link readFastMoECheckpoint} reads of a folder to one file, for use without Megatron and without other ranks.
+ *
+ * @throws FmoeError as {@link readFastMoECheckpoint} and {@link saveFastMoECheckpoint}
+ */
+export function mergeFastMoECheckpoint(
+  path: string,
+  output: string,
+  options: ReadCheckpointOptions & SaveCheckpointOptions = {},
+): void {
+  tidy(() => writeState(output, readFastMoECheckpoint(path, options), options));
+}
+
+function writeState(path: string, content: nn.StateDict, { form = 'fused' }: SaveCheckpointOptions): void {
+  const state = toExpertForm(content, form);
+  if (isSafetensors(path)) saveSafetensors(path, state);
+  else saveTorchFile(path, state);
 }
 
 /** The experts in the form that the model has; a model may have both, in different layers. */
 function toFormOf(model: nn.Module, state: nn.StateDict): nn.StateDict {
-  const wanted = new Set(Object.keys(model.stateDict()));
+  const anyNumber = (key: string): string => key.replace(/(^|\.)experts\.\d+\./, '$1experts.#.');
+  const wanted = new Set(Object.keys(model.stateDict()).map(anyNumber));
   const missing = (candidate: nn.StateDict) =>
-    Object.keys(candidate).filter((key) => !wanted.has(key)).length;
+    Object.keys(candidate).filter((key) => !wanted.has(anyNumber(key))).length;
   const candidates = [state, ...(['fused', 'perExpert'] as const).map((form) => toExpertForm(state, form))];
   return candidates.reduce((best, candidate) => (missing(candidate) < missing(best) ? candidate : best));
 }
 
+/** Without the experts of other ranks, and this rank's under the names that they have here. */
+function ofThisRank(model: nn.Module, state: nn.StateDict): nn.StateDict {
+  const own = { ...state };
+  const layout = expertLayout(model);
+  for (const [path, layer] of model.namedModules()) {
+    if (!(layer instanceof MoELayer) || layer.localExperts.ids.length === layer.localExperts.total) continue;
+    const list = path === '' ? 'experts' : `${path}.experts`;
+    for (const key of Object.keys(own)) {
+      const number = key.startsWith(`${list}.`) ? /^\d+(?=\.)/.exec(key.slice(list.length + 1)) : null;
+      if (number !== null && Number(number[0]) < layer.localExperts.total) delete own[key];
+    }
+  }
+  for (const [key, { name, experts }] of layout) {
+    const whole = state[name];
+    if (whole === undefined) continue;
+    own[key] =
+      experts === undefined || experts.ids.length === experts.total || whole.shape[0] !== experts.total
+        ? whole
+        : whole.indexSelect(0, tensor([...experts.ids], { dtype: 'int64', device: whole.device }));
+  }
+  return own;
+}
+
 function readState(path: string, key: string | undefined): nn.StateDict {
   if (isSafetensors(path)) return loadSafetensors(path).tensors;
-  let value: TorchValue | undefined = loadTorchFile(path);
+  let value: TorchValue | undefined = loadTorchFile(path, { skipObjects: true });
   for (const name of key?.split('.') ?? []) {
     value = isRecord(value) && Object.hasOwn(value, name) ? value[name] : undefined;
   }
-  if (isRecord(value) && Object.values(value).every((item) => item instanceof Tensor)) {
-    return value as nn.StateDict;
-  }
+  const state = isRecord(value) ? flatten(value) : undefined;
+  if (state !== undefined) return state;
   const found = isRecord(value)
     ? `it has the keys ${Object.keys(value).slice(0, 5).join(', ')}`
     : 'it is none';
@@ -90,6 +157,21 @@ function readState(path: string, key: string | undefined): nn.StateDict {
       "Say where it is: { key: 'model' }.",
     { op: 'loadFastMoECheckpoint', argument: 'path' },
   );
+}
+
+/** Dictionaries in dictionaries as one; undefined where there is something else than tensors. */
+function flatten(record: { [key: string]: TorchValue }): nn.StateDict | undefined {
+  const state: nn.StateDict = {};
+  for (const [key, value] of Object.entries(record)) {
+    if (value instanceof Tensor) {
+      state[key] = value;
+      continue;
+    }
+    const inner = isRecord(value) ? flatten(value) : undefined;
+    if (inner === undefined) return undefined;
+    for (const [name, item] of Object.entries(inner)) state[`${key}.${name}`] = item;
+  }
+  return state;
 }
 
 function withoutWrapper(state: nn.StateDict): nn.StateDict {
