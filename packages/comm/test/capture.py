@@ -48,9 +48,13 @@ torch.cuda.synchronize()
 with torch.cuda.stream(side):
     torch.cuda._sleep(2_000_000_000)
     work = comm.start_all_reduce_(flags, "sum", world)
+# Not `torch.cuda.graph`, which waits for the device first.
 graph = torch.cuda.CUDAGraph()
-with torch.cuda.graph(graph):
+capturing = torch.cuda.Stream()
+with torch.cuda.stream(capturing):
+    graph.capture_begin(capture_error_mode="global")
     captured = run()
+    graph.capture_end()
 assert not comm.is_done(work), "the operation was over too soon to prove anything"
 comm.wait(work)
 torch.cuda.synchronize()

@@ -1,6 +1,6 @@
 /** CUDA graphs are PyTorch's to capture, so a Python program does it, with our libraries in its process. */
 import { spawnSync } from 'node:child_process';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findLibtorch } from '@fmoe/torch/setup';
 import { describeUnless, missingReason } from '@fmoe/torch/testing';
@@ -10,8 +10,9 @@ const path = (relative: string): string => fileURLToPath(new URL(relative, impor
 
 describeUnless(missingReason('cuda'), 'a CUDA graph next to NCCL', () => {
   it('can be captured while an operation is under way', () => {
+    const active = process.env['VIRTUAL_ENV'];
     const { status, stdout, stderr } = spawnSync(
-      'python3',
+      active ? join(active, 'bin/python') : 'python3',
       [
         path('capture.py'),
         path('../../kernels/native/build/libfmoe_kernels.so'),

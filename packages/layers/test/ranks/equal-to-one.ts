@@ -34,7 +34,7 @@ interface Precision {
 const precisions: Record<string, Precision> = {
   float64: { tolerance: 1e-12, steps: 5 },
   // Sums of up to about 10² terms: 10² u with u = 2^-24, and some more for the steps.
-  float32: { tolerance: 1e-5, steps: 5 },
+  float32: { tolerance: 1e-5, steps: 2 },
   // Some ten operations in a row that each round, and a sum over the ranks that rounds on the way: 16 u with u = 2^-9.
   bfloat16: { tolerance: 2 ** -5, steps: 1, roughLogits: true },
 };
