@@ -1,5 +1,7 @@
 /** Processes that cannot reach the store by which NCCL's ranks find each other. */
 import { createServer } from 'node:net';
+import { cuda } from '@fmoe/torch';
+import { describeUnless } from '@fmoe/torch/testing';
 import { describe, expect, it } from 'vitest';
 import { commOperator } from '../src/load.js';
 
@@ -39,6 +41,16 @@ describe('a store', () => {
           code: 'ERR_COMM',
           message: expect.stringMatching(new RegExp(`rank 0 cannot serve the store on port ${port}`)),
         }),
+      );
+    });
+  });
+});
+
+describeUnless(cuda.isAvailable() ? 'there is a GPU' : undefined, 'NCCL without a GPU', () => {
+  it('is an error once the ranks have met', async () => {
+    await withPort(false, (port) => {
+      expect(() => start(port, 0)).toThrow(
+        expect.objectContaining({ code: 'ERR_COMM', message: expect.stringMatching(/needs a CUDA device/) }),
       );
     });
   });
