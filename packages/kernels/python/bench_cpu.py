@@ -1,13 +1,20 @@
 """Time of the operators against the same work in plain PyTorch, on this machine's CPU.
 
-    python bench_cpu.py [--only mlp] [--threads 2] [--library PATH] [--json PATH]
+    python bench_cpu.py [--only mlp] [--threads 2] [--library PATH] [--json PATH] [--give-back]
 
 Variants run interleaved, so that other load hits all alike; the figure is the median, of ratios that of the rounds' ratios.
+The allocator keeps freed memory, as it does under @fmoe/torch. With --give-back it is left as glibc has it: then blocks that
+a variant frees at the end of the heap are fetched anew in the next round, page by page, and which variant that hits is luck.
+
 R rows, D width, H hidden, E experts, T tokens, K choices a token.
 """
 
 import argparse
+import ctypes
+import datetime
 import json
+import pathlib
+import re
 import statistics
 import time
 
@@ -16,6 +23,18 @@ import torch
 from moe_mlp import LIBRARY
 
 fmoe = torch.ops.fmoe
+
+
+def keep_freed_memory():
+    """What @fmoe/torch sets when it loads."""
+    trim_threshold, mmap_threshold, gibibyte = -1, -3, 1 << 30
+    libc = ctypes.CDLL(None)
+    libc.mallopt(trim_threshold, gibibyte)
+    libc.mallopt(mmap_threshold, gibibyte)
+
+
+def processor():
+    return re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
 
 
 def rounds(variants, repeats):
@@ -186,11 +205,16 @@ def main():
     parser.add_argument("--library", default=LIBRARY)
     parser.add_argument("--only", default="linear,rows,mlp", help="which cases, with commas between them")
     parser.add_argument("--json")
+    parser.add_argument("--give-back", action="store_true", help="leave the allocator as glibc has it")
     options = parser.parse_args()
+    if not options.give_back:
+        keep_freed_memory()
     torch.ops.load_library(options.library)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    results = {"torch": torch.__version__, "threads": options.threads, "cases": []}
+    results = {"date": datetime.date.today().isoformat(), "torch": torch.__version__, "processor": processor(),
+               "vectors": torch.backends.cpu.get_cpu_capability(), "threads": options.threads,
+               "keeps_freed_memory": not options.give_back, "cases": []}
     cases = {"linear": linear_results, "rows": row_results, "mlp": mlp_results}
     for name in options.only.split(","):
         for case in cases[name](options.repeats):

@@ -58,6 +58,21 @@ struct GeluTanh {
   }
 };
 
+// exp(x) for x <= 0 to 1.3 roundings, 0 below -87.7: 2ⁿ · exp(r) with |r| <= ln 2 / 2. ln 2 is taken off in two parts, of which
+// the first has no more bits than its product with n can hold. A call to Sleef would cost twice as much.
+inline Vector<float> exp_of_negative(const Vector<float>& exponent) {
+  using V = Vector<float>;
+  const V x = at::vec::clamp_min(exponent, V(-88));
+  const V n = (x * V(M_LOG2E)).round();
+  const V r = at::vec::fmadd(n, V(2.12194440e-4), at::vec::fmadd(n, V(-0.693359375), x));
+  V series(1.0 / 5040);
+  for (const double coefficient : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) {
+    series = at::vec::fmadd(series, r, V(coefficient));
+  }
+  const V shifted = (n + V(127)) * V(1 << 23);
+  return series * at::vec::cast<float>(at::vec::convert_to_int_of_same_size(shifted));
+}
+
 // x · Φ(x), whose derivative is Φ(x) + x · φ(x).
 struct Gelu {
   static ValueAndSlope<double> at(const Vector<double>& x) {
@@ -80,7 +95,7 @@ struct Gelu {
           0.14831066510007287, 0.17071985301967635, 0.169187686281979}) {
       series = at::vec::fmadd(series, t, V(coefficient));
     }
-    const V bell = (x * x * V(-0.5)).exp();
+    const V bell = exp_of_negative(x * x * V(-0.5));
     const V tail = V(0.5) * bell * (series * t);
     const V cumulative = V::blendv(one - tail, tail, x < V(0));
     return {x * cumulative, at::vec::fmadd(x * V(0.5 * M_2_SQRTPI * M_SQRT1_2), bell, cumulative)};
@@ -147,7 +162,6 @@ void backward(const ActivationRowsBackward& task) {
   const int64_t hidden = task.hidden, width = hidden * (gated ? 2 : 1);
   for (int64_t row = 0; row < task.rows; ++row) {
     const T* pre = static_cast<const T*>(task.pre) + row * width;
-    const T* grad = static_cast<const T*>(task.grad) + row * hidden;
     T* pre_grad = static_cast<T*>(task.pre_grad) + row * width;
     T* out = static_cast<T*>(task.out) + row * hidden;
     const Vector<T> factor(static_cast<const T*>(task.factor)[row]);
@@ -155,7 +169,7 @@ void backward(const ActivationRowsBackward& task) {
     for_vectors<T>(hidden, [&](int64_t begin, int64_t count) {
       auto [value, slope] = Function::at(load(pre + begin, count));
       // Lanes past the end hold zeros, and act(0) = 0 for every activation here.
-      const Vector<T> incoming = load(grad + begin, count), scaled = incoming * factor;
+      const Vector<T> incoming = load<T>(pre_grad + begin, count), scaled = incoming * factor;
       if constexpr (gated) {
         const Vector<T> linear = load(pre + hidden + begin, count);
         store(pre_grad + hidden + begin, scaled * value, count);

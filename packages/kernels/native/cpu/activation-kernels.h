@@ -20,8 +20,8 @@ struct ActivationRows {
   int64_t hidden;   // H
 };
 
-// With A = act(pre) and the gradient factor[r] · grad[r] flowing into A[r]:
-// out[r] = A[r], product[r] = ⟨grad[r], A[r]⟩, pre_grad[r] = factor[r] · grad[r] · act'(pre[r]).
+// With A = act(pre), the rows of grad in the first H columns of pre_grad, and the gradient factor[r] · grad[r] flowing into
+// A[r]: out[r] = A[r], product[r] = ⟨grad[r], A[r]⟩, pre_grad[r] = factor[r] · grad[r] · act'(pre[r]).
 struct ActivationRowsBackward {
   c10::ScalarType dtype;
   Activation activation;
@@ -29,7 +29,6 @@ struct ActivationRowsBackward {
   void* product;       // [rows]
   void* pre_grad;      // as pre
   const void* pre;     // [rows, H], [rows, 2H] when gated
-  const void* grad;    // [rows, H]
   const void* factor;  // [rows]
   int64_t rows;
   int64_t hidden;      // H

@@ -96,11 +96,11 @@ void widened_outer(Tensor out, const Tensor& grad, const Tensor& x) {
 // costs as much as the expert has rows.
 template <typename Body>
 void for_column_shares(const Groups& groups, int64_t columns, int64_t in, const Body& body) {
-  const int64_t* offset = groups.begin();
+  const auto& offset = groups.offsets;
   const int64_t grain = std::max<int64_t>(1, kMinimumShare / std::max<int64_t>(1, in));
   at::parallel_for(0, groups.rows() * columns, grain, [&](int64_t first, int64_t last) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    for (int64_t expert = 0; expert < groups.experts; ++expert) {
+    for (int64_t expert = 0; expert < groups.experts(); ++expert) {
       const int64_t rows = offset[expert + 1] - offset[expert];
       if (rows == 0) {
         continue;
@@ -123,44 +123,58 @@ void for_column_shares(const Groups& groups, int64_t columns, int64_t in, const 
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> grouped_linear_weight_grad(
-    const Tensor& grad, const Tensor& x, const Tensor& offsets, bool with_bias) {
-  check_grouped_linear_weight_grad(grad, x, offsets);
-  const Groups groups("fmoe::grouped_linear_weight_grad", offsets, x.size(0));
-  const Tensor incoming = grad.contiguous(), source = x.contiguous();
+void weight_grad_out(
+    const Groups& groups, const Tensor& grad, const Tensor& x, const Tensor& weight_grad, const Tensor& bias_grad) {
+  if (!weight_grad.defined() && !bias_grad.defined()) {
+    return;
+  }
   const int64_t out = grad.size(1), in = x.size(1);
-  Tensor weight_grad = at::empty({groups.experts, out, in}, source.options());
-  Tensor bias_grad = with_bias ? at::empty({groups.experts, out}, source.options())
-                               : at::empty({0}, source.options());
-  const int64_t* offset = groups.begin();
-  for (int64_t expert = 0; expert < groups.experts; ++expert) {
+  const auto& offset = groups.offsets;
+  for (int64_t expert = 0; expert < groups.experts(); ++expert) {
     if (offset[expert] == offset[expert + 1]) {
-      weight_grad.select(0, expert).zero_();
-      if (with_bias) {
-        bias_grad.select(0, expert).zero_();
+      for (const Tensor& sum : {weight_grad, bias_grad}) {
+        if (sum.defined()) {
+          sum.select(0, expert).zero_();
+        }
       }
     }
   }
 
-  const bool widen = needs_widening(source.scalar_type());
+  const bool widen = needs_widening(grad.scalar_type());
   for_column_shares(groups, out, in, [&](int64_t expert, int64_t begin, int64_t count) {
     const int64_t first_row = offset[expert], rows = offset[expert + 1] - first_row;
-    const Tensor grad_part = incoming.narrow(0, first_row, rows).narrow(1, begin, count);
-    const Tensor x_part = source.narrow(0, first_row, rows);
-    Tensor target = weight_grad.select(0, expert).narrow(0, begin, count);
-    if (widen) {
-      widened_outer(target, grad_part, x_part);
-    } else {
-      at::mm_out(target, grad_part.t(), x_part);
+    const Tensor grad_rows = grad.narrow(0, first_row, rows);
+    if (weight_grad.defined()) {
+      const Tensor grad_part = grad_rows.narrow(1, begin, count), x_part = x.narrow(0, first_row, rows);
+      Tensor target = weight_grad.select(0, expert).narrow(0, begin, count);
+      if (widen) {
+        widened_outer(target, grad_part, x_part);
+      } else {
+        at::mm_out(target, grad_part.t(), x_part);
+      }
     }
-    if (with_bias) {
-      const ColumnSum task{source.scalar_type(), bias_grad.select(0, expert).mutable_data_ptr(),
-                           incoming.narrow(0, first_row, rows).const_data_ptr(), rows, out};
+    if (bias_grad.defined()) {
+      const ColumnSum task{
+          grad.scalar_type(), bias_grad.select(0, expert).mutable_data_ptr(), grad_rows.const_data_ptr(), rows, out};
       row_kernels().column_sum(task, begin, begin + count);
     }
   });
-  return {weight_grad, bias_grad};
 }
+
+namespace {
+
+std::tuple<Tensor, Tensor> grouped_linear_weight_grad(
+    const Tensor& grad, const Tensor& x, const Tensor& offsets, bool with_bias) {
+  check_grouped_linear_weight_grad(grad, x, offsets);
+  const Groups groups("fmoe::grouped_linear_weight_grad", offsets, x.size(0));
+  const int64_t out = grad.size(1), in = x.size(1);
+  Tensor weight_grad = at::empty({groups.experts(), out, in}, x.options());
+  Tensor bias_grad = with_bias ? at::empty({groups.experts(), out}, x.options()) : Tensor();
+  weight_grad_out(groups, grad.contiguous(), x.contiguous(), weight_grad, bias_grad);
+  return {weight_grad, with_bias ? bias_grad : at::empty({0}, x.options())};
+}
+
+}  // namespace
 
 TORCH_LIBRARY_IMPL(fmoe, CPU, library) {
   library.impl("grouped_linear", TORCH_FN(grouped_linear));

@@ -1,6 +1,8 @@
 // The fused expert MLP. Each thread takes an equal share of the rows and carries it, some hundred rows at a time, from
-// the gathered tokens through both products while it is in the cache. Expert outputs live until the combine and are not
-// saved: with G = grad · W2ᵉ the gradient of a score is ⟨G, A⟩ + ⟨grad, b2ᵉ⟩, where A is the activation.
+// the gathered tokens through both products while it is in the cache. The backward does so with a few experts at a time and
+// ends each such wave with their weights' gradients: what these need of every row would take three times the memory of the
+// saved pre-activations, were it kept for all experts. Expert outputs live until the combine and are not saved: with
+// G = grad · W2ᵉ the gradient of a score is ⟨G, A⟩ + ⟨grad, b2ᵉ⟩, where A is the activation.
 //
 // All arithmetic is in float32 (float64 for float64); half-precision operands are widened, results rounded once.
 #include "activation.h"
@@ -51,17 +53,20 @@ struct Route {
   int64_t choices() const { return slot_row.size(1); }
 };
 
-// The tokens of rows [begin, begin + count), in the accumulation type.
-Tensor gather(const Route& route, const Tensor& tokens, int64_t begin, int64_t count) {
-  Tensor rows = at::empty({count, tokens.size(1)}, tokens.options());
+// target = the tokens of the rows from `begin` on; a target of the accumulation type widens them.
+void gather(const Route& route, const Tensor& tokens, int64_t begin, Tensor target) {
+  const bool widen = target.scalar_type() != tokens.scalar_type();
+  const Tensor rows = widen ? at::empty(target.sizes(), tokens.options()) : target;
   const int64_t row_bytes = tokens.size(1) * tokens.element_size();
   const auto* source = static_cast<const char*>(tokens.const_data_ptr());
-  auto* target = static_cast<char*>(rows.mutable_data_ptr());
-  for (int64_t row = 0; row < count; ++row) {
+  auto* bytes = static_cast<char*>(rows.mutable_data_ptr());
+  for (int64_t row = 0; row < target.size(0); ++row) {
     const int64_t token = route.slot_of()[begin + row] / route.choices();
-    std::memcpy(target + row * row_bytes, source + token * row_bytes, row_bytes);
+    std::memcpy(bytes + row * row_bytes, source + token * row_bytes, row_bytes);
   }
-  return rows.to(at::toOpMathType(tokens.scalar_type()));
+  if (widen) {
+    target.copy_(rows);
+  }
 }
 
 // One expert's slice of a parameter, in the accumulation type.
@@ -124,7 +129,9 @@ std::tuple<Tensor, Tensor> run_forward(const char* op, bool keep, const MoeMlpAr
     for_blocks(begin, count, [&](int64_t first, int64_t size) {
       const bool in_place = keep && dtype == wide;
       Tensor inner = in_place ? pre.narrow(0, first, size) : at::empty({size, width}, outputs.options());
-      linear_out(inner, gather(route, tokens, first, size), up, up_bias);
+      Tensor input = at::empty({size, features}, outputs.options());
+      gather(route, tokens, first, input);
+      linear_out(inner, input, up, up_bias);
       if (keep && !in_place) {
         pre.narrow(0, first, size).copy_(inner);
       }
@@ -159,92 +166,74 @@ MoeMlpGrads moe_mlp_backward(const MoeMlpBackwardArguments& given) {
   const auto dtype = tokens.scalar_type(), wide = at::toOpMathType(dtype);
   const auto options = tokens.options().dtype(wide);
   const int64_t width = of.w1.size(1), hidden = of.w2.size(2), features = tokens.size(1);
-  const int64_t rows = route.row_count();
   const Tensor factor = of.score.to(wide).contiguous();
-  const auto make = [&](bool kept, int64_t columns) {
-    return at::empty({kept ? rows : 0, columns}, options);
-  };
-
-  // What the weights' gradients need of every row.
-  const bool first_layer = want_w1 || want_b1, second_layer = want_w2 || want_b2;
-  Tensor inputs = make(want_w1, features), pre_grad = make(first_layer, width);
-  Tensor active = make(want_w2, hidden), output_grad = make(second_layer, features);
-  Tensor input_grad = make(want_x, features);
-  Tensor score_grad = at::zeros({want_score ? factor.numel() : 0}, options);
-  const auto slice = [](Tensor& rows, bool kept, int64_t first, int64_t size) {
-    return kept ? rows.narrow(0, first, size) : at::empty({size, rows.size(1)}, rows.options());
-  };
-
-  for_row_shares(route.groups, features * (width + hidden), [&](int64_t expert, int64_t begin, int64_t count) {
-    const Tensor up = expert_slice(of.w1, expert), down = expert_slice(of.w2, expert);
-    const auto down_bias = expert_slice(of.b2, expert);
-    const Tensor bias_row = down_bias ? down_bias->contiguous() : Tensor();
-    for_blocks(begin, count, [&](int64_t first, int64_t size) {
-      Tensor row_factor = at::empty({size}, options), product = at::empty({size}, options);
-      AT_DISPATCH_FLOATING_TYPES(wide, "moe_mlp_backward", [&] {
-        for (int64_t row = 0; row < size; ++row) {
-          row_factor.mutable_data_ptr<scalar_t>()[row] =
-              factor.const_data_ptr<scalar_t>()[route.slot_of()[first + row]];
-        }
-      });
-      const Tensor row_grad = gather(route, incoming, first, size);
-      const Tensor active_grad = at::mm(row_grad, down);
-      Tensor block_active = slice(active, want_w2, first, size);
-      Tensor block_pre_grad = slice(pre_grad, first_layer, first, size);
-      const Tensor block_pre = pre.narrow(0, first, size).to(wide);
-      activation_kernels().backward(
-          {wide, activation, block_active.mutable_data_ptr(), product.mutable_data_ptr(),
-           block_pre_grad.mutable_data_ptr(), block_pre.const_data_ptr(), active_grad.const_data_ptr(),
-           row_factor.const_data_ptr(), size, hidden});
-      // row_grad was needed as it came in until here; what the second layer's gradients take is scaled.
-      activation_kernels().scale(
-          {wide, row_grad.mutable_data_ptr(), product.mutable_data_ptr(), row_factor.const_data_ptr(),
-           bias_row.defined() ? bias_row.const_data_ptr() : nullptr, size, features});
-      if (second_layer) {
-        output_grad.narrow(0, first, size).copy_(row_grad);
-      }
-      if (want_score) {
-        AT_DISPATCH_FLOATING_TYPES(wide, "moe_mlp_backward", [&] {
-          for (int64_t row = 0; row < size; ++row) {
-            score_grad.mutable_data_ptr<scalar_t>()[route.slot_of()[first + row]] =
-                product.const_data_ptr<scalar_t>()[row];
-          }
-        });
-      }
-      if (want_x) {
-        Tensor target = input_grad.narrow(0, first, size);
-        at::mm_out(target, block_pre_grad, up);
-      }
-      if (want_w1) {
-        inputs.narrow(0, first, size).copy_(gather(route, tokens, first, size));
-      }
-    });
-  });
 
   // Results may not share memory, so each unwanted one is a tensor of its own.
-  const auto none = [&] { return at::empty({0}, tokens.options()); };
-  Tensor w1_grad = none(), b1_grad = none(), w2_grad = none(), b2_grad = none();
-  const auto layer_grads = [&](Tensor& weight_grad, Tensor& bias_grad, bool want_weight, bool want_bias,
-                               const Tensor& row_grads, const Tensor& row_inputs) {
-    if (!want_weight && !want_bias) {
-      return;
-    }
-    // A bias alone needs no inputs: any single column of the rows stands in for them.
-    const auto [weight_sum, bias_sum] = grouped_linear_weight_grad(
-        row_grads, want_weight ? row_inputs : row_grads.narrow(1, 0, std::min<int64_t>(1, row_grads.size(1))),
-        route.groups.offsets, want_bias);
-    if (want_weight) {
-      weight_grad = weight_sum.to(dtype);
-    }
-    if (want_bias) {
-      bias_grad = bias_sum.to(dtype);
-    }
+  const auto result = [&](bool is_wanted, at::IntArrayRef shape) {
+    return is_wanted ? at::empty(shape, options) : at::empty({0}, options);
   };
-  layer_grads(w1_grad, b1_grad, want_w1, want_b1, pre_grad, inputs);
-  layer_grads(w2_grad, b2_grad, want_w2, want_b2, output_grad, active);
+  const Tensor w1_grad = result(want_w1, of.w1.sizes()), b1_grad = result(want_b1, of.w1.sizes().slice(0, 2));
+  const Tensor w2_grad = result(want_w2, of.w2.sizes()), b2_grad = result(want_b2, of.w2.sizes().slice(0, 2));
+  const Tensor score_grad = result(want_score, factor.sizes()).zero_();
+  const Tensor input_grad = result(want_x, {route.row_count(), features});
+
+  const int64_t wave_rows = kBlockRows * at::get_num_threads();
+  for_waves(route.groups, wave_rows, [&](const Groups& wave, int64_t first_expert, int64_t first_row) {
+    // What the weights' gradients need of every row of the wave.
+    const Tensor inputs = at::empty({wave.rows(), features}, options);
+    const Tensor pre_grad = at::empty({wave.rows(), width}, options);
+    const Tensor active = at::empty({wave.rows(), hidden}, options);
+    const Tensor output_grad = at::empty({wave.rows(), features}, options);
+    for_row_shares(wave, features * (width + hidden), [&](int64_t expert, int64_t begin, int64_t count) {
+      const Tensor up = expert_slice(of.w1, first_expert + expert), down = expert_slice(of.w2, first_expert + expert);
+      const auto down_bias = expert_slice(of.b2, first_expert + expert);
+      const Tensor bias_row = down_bias ? down_bias->contiguous() : Tensor();
+      for_blocks(begin, count, [&](int64_t first, int64_t size) {
+        const int64_t* slot = route.slot_of() + first_row + first;
+        const Tensor block_pre = pre.narrow(0, first_row + first, size).to(wide);
+        const Tensor block_pre_grad = pre_grad.narrow(0, first, size);
+        const Tensor block_grad = output_grad.narrow(0, first, size);
+        const Tensor row_factor = at::empty({size}, options), product = at::empty({size}, options);
+        AT_DISPATCH_FLOATING_TYPES(wide, "moe_mlp_backward", [&] {
+          for (int64_t row = 0; row < size; ++row) {
+            row_factor.mutable_data_ptr<scalar_t>()[row] = factor.const_data_ptr<scalar_t>()[slot[row]];
+          }
+        });
+        gather(route, incoming, first_row + first, block_grad);
+        Tensor active_grad = block_pre_grad.narrow(1, 0, hidden);
+        at::mm_out(active_grad, block_grad, down);
+        activation_kernels().backward(
+            {wide, activation, active.narrow(0, first, size).mutable_data_ptr(), product.mutable_data_ptr(),
+             block_pre_grad.mutable_data_ptr(), block_pre.const_data_ptr(), row_factor.const_data_ptr(), size, hidden});
+        // The rows of grad were needed as they came in until here; what the second layer's gradients take is scaled.
+        activation_kernels().scale(
+            {wide, block_grad.mutable_data_ptr(), product.mutable_data_ptr(), row_factor.const_data_ptr(),
+             bias_row.defined() ? bias_row.const_data_ptr() : nullptr, size, features});
+        if (want_score) {
+          AT_DISPATCH_FLOATING_TYPES(wide, "moe_mlp_backward", [&] {
+            for (int64_t row = 0; row < size; ++row) {
+              score_grad.mutable_data_ptr<scalar_t>()[slot[row]] = product.const_data_ptr<scalar_t>()[row];
+            }
+          });
+        }
+        if (want_x) {
+          Tensor target = input_grad.narrow(0, first_row + first, size);
+          at::mm_out(target, block_pre_grad, up);
+        }
+        if (want_w1) {
+          gather(route, tokens, first_row + first, inputs.narrow(0, first, size));
+        }
+      });
+    });
+    const auto part = [&](bool is_wanted, const Tensor& sums) {
+      return is_wanted ? sums.narrow(0, first_expert, wave.experts()) : Tensor();
+    };
+    weight_grad_out(wave, pre_grad, inputs, part(want_w1, w1_grad), part(want_b1, b1_grad));
+    weight_grad_out(wave, output_grad, active, part(want_w2, w2_grad), part(want_b2, b2_grad));
+  });
   return {
-      want_x ? sum_of_choices(route, input_grad, Tensor(), dtype) : none(), w1_grad, b1_grad, w2_grad, b2_grad,
-      want_score ? score_grad.view_as(factor).to(of.score.scalar_type()) : at::empty({0}, of.score.options())};
+      want_x ? sum_of_choices(route, input_grad, Tensor(), dtype) : input_grad.to(dtype), w1_grad.to(dtype),
+      b1_grad.to(dtype), w2_grad.to(dtype), b2_grad.to(dtype), score_grad.to(of.score.scalar_type())};
 }
 
 }  // namespace
