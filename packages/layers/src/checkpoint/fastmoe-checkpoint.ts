@@ -78,14 +78,30 @@ export function readFastMoECheckpoint(path: string, options: ReadCheckpointOptio
 /**
  * Saves a model's parameters for FastMoE: as safetensors where the name ends so, else as a file of PyTorch.
  *
- * @throws FmoeError `ERR_FILE` when the file cannot be written
+ * @throws FmoeError `ERR_FILE` when the file cannot be written; `ERR_ARGUMENT` when other ranks have some of the experts
  */
 export function saveFastMoECheckpoint(
   model: nn.Module,
   path: string,
   options: SaveCheckpointOptions = {},
 ): void {
+  for (const [name, layer] of spreadLayers(model)) {
+    const { ids, total } = layer.localExperts;
+    throw new FmoeError(
+      'ERR_ARGUMENT',
+      `saveFastMoECheckpoint: ${name || 'the model'} has ${ids.length} of its ${total} experts here, the others are on other ranks.`,
+      { op: 'saveFastMoECheckpoint', argument: 'model' },
+    );
+  }
   tidy(() => writeState(path, model.stateDict(), options));
+}
+
+/** The layers that have only some of their experts here, by name. */
+function spreadLayers(model: nn.Module): [path: string, layer: MoELayer][] {
+  return [...model.namedModules()].filter((entry): entry is [string, MoELayer] => {
+    const [, layer] = entry;
+    return layer instanceof MoELayer && layer.localExperts.ids.length !== layer.localExperts.total;
+  });
 }
 
 /**
@@ -121,8 +137,7 @@ function toFormOf(model: nn.Module, state: nn.StateDict): nn.StateDict {
 function ofThisRank(model: nn.Module, state: nn.StateDict): nn.StateDict {
   const own = { ...state };
   const layout = expertLayout(model);
-  for (const [path, layer] of model.namedModules()) {
-    if (!(layer instanceof MoELayer) || layer.localExperts.ids.length === layer.localExperts.total) continue;
+  for (const [path, layer] of spreadLayers(model)) {
     const list = path === '' ? 'experts' : `${path}.experts`;
     for (const key of Object.keys(own)) {
       const number = key.startsWith(`${list}.`) ? /^\d+(?=\.)/.exec(key.slice(list.length + 1)) : null;

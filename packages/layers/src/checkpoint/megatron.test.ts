@@ -16,6 +16,7 @@ import {
   type MoELayer,
   mergeFastMoECheckpoint,
   readFastMoECheckpoint,
+  saveFastMoECheckpoint,
 } from '../index.js';
 
 const fixture = (name: string): string =>
@@ -83,6 +84,12 @@ describe.each(Object.entries(layers))('%s', (_, make) => {
           missingKeys: [],
           unexpectedKeys: [],
         });
+        expect(() => saveFastMoECheckpoint(model, join(scratch, 'part.pt'))).toThrow(
+          expect.objectContaining({
+            code: 'ERR_ARGUMENT',
+            message: expect.stringMatching(/layers\.0\.mlp has [12] of its 6 experts here/),
+          }),
+        );
         return model.stateDict();
       });
       for (const [rank, own] of states.entries()) {
