@@ -109,7 +109,7 @@ export function reductions(world: ProcessGroup): Cases {
     equal(world.allReduce_(torch.tensor(rank, { dtype: 'float32' }), 'max'), size - 1);
   };
 
-  for (const dtype of ['float64', 'float32', 'bfloat16', 'int64'] as const) {
+  for (const dtype of [...floats, ...integers]) {
     for (const op of ['sum', 'max', 'product'] as const) {
       cases[`reduce-scatter ${op} of ${dtype}, uneven rows`] = () => {
         const rows = all.map((member) => (member * 2 + 1) % 4);
@@ -130,6 +130,20 @@ export function reductions(world: ProcessGroup): Cases {
       };
     }
   }
+
+  cases['reduce-scatter of complex numbers'] = () => {
+    const rows = all.map((member) => member % 2);
+    const make = (member: number): Tensor =>
+      torch.viewAsComplex(tensorOf(matrix(member, sum(rows), 2), 2).reshape([sum(rows), 1, 2]));
+    const parts = torch.viewAsReal(world.reduceScatter(make(rank), rows));
+    const first = sum(rows.slice(0, rank));
+    equal(
+      parts.reshape([rows[rank]!, 2]),
+      range(rows[rank]!, (r) =>
+        range(2, (c) => sum(all.map((member) => matrix(member, sum(rows), 2)[first + r]![c]!))),
+      ),
+    );
+  };
 
   cases['reduce-scatter mean'] = () => {
     const rows = all.map(() => 2);
