@@ -1,8 +1,8 @@
 import { FmoeError, op, Tensor, tidy, watchDevice, zeros } from '@fmoe/torch';
 
 /*
- * The CUDA kernels read ids, slots, rows, offsets and logits on the device. One that is out of range acts as -1 and sets a
- * flag there; the error comes at the next read, or at once with FMOE_CHECK=1.
+ * The CUDA kernels read ids, slots, rows, offsets, counts and logits on the device. One that is out of range acts as -1 (as 0
+ * for a count) and sets a flag there; the error comes at the next read, or at once with FMOE_CHECK=1.
  */
 
 /** In the order of the flags that `fmoe::take_device_errors` gives. */
@@ -29,6 +29,13 @@ const meanings: readonly (readonly [
       'add up to the counts',
   ],
   ['ERR_ARGUMENT', 'logits', 'logits hold NaN or +inf; the expert was taken for one with -inf'],
+  ['ERR_INDEX', 'counts', 'counts hold a negative number, which was taken for 0'],
+  ['ERR_INDEX', 'capacity', 'capacity holds a negative number, which was taken for 0'],
+  [
+    'ERR_ARGUMENT',
+    'selectionBias',
+    'selectionBias holds NaN or an infinity; the expert was taken for one with -inf',
+  ],
 ];
 
 /** @internal Has the flags of the arguments' device looked at at the next read. */

@@ -80,8 +80,10 @@ __global__ void topk_gate_kernel(TopkGate task, int32_t* flags) {
   A* logit = reinterpret_cast<A*>(shared) + warp * task.experts;
   const T* row = static_cast<const T*>(task.logits) + token * task.experts;
   const A* bias = static_cast<const A*>(task.bias);
-  bool bad = false;
+  bool bad = false, bad_bias = false;
   for (int expert = lane; expert < task.experts; expert += kWarp) {
+    // The bias is the same for all tokens: the first one looks at it.
+    bad_bias = bad_bias || (token == 0 && bias != nullptr && !(abs(bias[expert]) < infinity<A>()));
     const A value = widen(row[expert]);
     const bool usable = value < infinity<A>();  // false for NaN as well
     bad = bad || !usable;
@@ -147,6 +149,9 @@ __global__ void topk_gate_kernel(TopkGate task, int32_t* flags) {
   if (bad) {
     raise(flags, BadValue::Logits);
   }
+  if (bad_bias) {
+    raise(flags, BadValue::SelectionBias);
+  }
 }
 
 template <typename T>
@@ -198,14 +203,20 @@ __global__ void prune_kernel(Prune task) {
 }
 
 __global__ void limit_kernel(
-    int64_t* granted, const int64_t* count, const int64_t* capacity, int64_t ranks, int64_t experts) {
+    int64_t* granted, const int64_t* count, const int64_t* capacity, int64_t ranks, int64_t experts, int32_t* flags) {
   const int64_t expert = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (expert >= experts) {
     return;
   }
-  int64_t left = max(capacity[expert], int64_t{0});
+  const auto at_least_zero = [&](int64_t value, BadValue what) {
+    if (value < 0) {
+      raise(flags, what);
+    }
+    return max(value, int64_t{0});
+  };
+  int64_t left = at_least_zero(capacity[expert], BadValue::Capacity);
   for (int64_t rank = 0; rank < ranks; ++rank) {
-    const int64_t grant = min(max(count[rank * experts + expert], int64_t{0}), left);
+    const int64_t grant = min(at_least_zero(count[rank * experts + expert], BadValue::Counts), left);
     granted[rank * experts + expert] = grant;
     left -= grant;
   }
@@ -266,7 +277,7 @@ void limit_counts(
     return;
   }
   limit_kernel<<<static_cast<unsigned>(divide_up(experts, kThreads)), kThreads, 0, stream>>>(
-      granted, count, capacity, ranks, experts);
+      granted, count, capacity, ranks, experts, error_flags());
   check(cudaGetLastError());
 }
 

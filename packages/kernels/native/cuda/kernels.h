@@ -21,8 +21,8 @@ constexpr int64_t size_of(Dtype dtype) {
 }
 
 // What was out of range, one flag for each: positions in `flags` and in the result of fmoe::take_device_errors.
-enum class BadValue : int { TopIdx, RowSlot, SlotRow, Offsets, Logits };
-constexpr int kBadValues = 5;
+enum class BadValue : int { TopIdx, RowSlot, SlotRow, Offsets, Logits, Counts, Capacity, SelectionBias };
+constexpr int kBadValues = 8;
 
 // The flags of the current device: int32 [kBadValues], 0 or 1. They live as long as the library.
 int32_t* error_flags();
@@ -50,7 +50,8 @@ void plan_route(const RoutePlan& task, cudaStream_t stream);
 // In the order of fmoe::ScoreFunction.
 enum class ScoreFunction : int { SoftmaxChosen, Softmax, Sigmoid };
 
-// fmoe::topk_gate. A logit that is NaN or +inf counts as -inf, and so does a sum with a bias that is.
+// fmoe::topk_gate. A logit that is NaN or +inf counts as -inf, and so does a sum with a bias that is; both set a flag, and so
+// does a bias of -inf.
 struct TopkGate {
   Dtype dtype;
   ScoreFunction function;
@@ -95,7 +96,8 @@ struct Prune {
 };
 void prune(const Prune& task, cudaStream_t stream);
 
-// granted[w, e] = what is left of capacity[e] after the ranks before w, at most count[w, e]. Negative numbers count as 0.
+// granted[w, e] = what is left of capacity[e] after the ranks before w, at most count[w, e]. Negative numbers count as 0
+// and set a flag.
 void limit_counts(
     int64_t* granted, const int64_t* count, const int64_t* capacity, int64_t ranks, int64_t experts,
     cudaStream_t stream);

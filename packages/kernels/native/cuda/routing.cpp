@@ -89,7 +89,8 @@ Tensor take_device_errors(const Tensor& on_device) {
 
 TORCH_LIBRARY_FRAGMENT(fmoe, library) {
   // Which values were out of range on this tensor's device since the last call, int32: [top_idx, row_slot, slot_row,
-  // offsets, logits]. The kernels took them for -1 (logits for -inf).
+  // offsets, logits, expert_count, capacity, selection_bias]. The kernels took them for -1 (logits and sums with a bias for
+  // -inf, counts and capacities for 0).
   library.def("take_device_errors(Tensor on_device) -> Tensor");
 }
 

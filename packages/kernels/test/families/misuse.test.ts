@@ -6,7 +6,7 @@
 import * as torch from '@fmoe/torch';
 import { describeEachDevice } from '@fmoe/torch/testing';
 import { expect, it } from 'vitest';
-import { assignPos, expertCount, pruneGateByCapacity } from '../../src/capacity.js';
+import { assignPos, expertCount, limitByCapacity, pruneGateByCapacity } from '../../src/capacity.js';
 import { combine } from '../../src/combine.js';
 import { dispatch } from '../../src/dispatch.js';
 import { groupedLinear } from '../../src/grouped-linear.js';
@@ -40,6 +40,7 @@ describeEachDevice('misuse', (device) => {
     combine(rows, zeros(3, 2), plan({ slotRow }).slotRow).sum().backward();
     return rows.grad!;
   };
+  const biased = (selectionBias: torch.Tensor) => topkGate(zeros(2, 3), 1, { selectionBias }).topScore;
   const linear = (offsets: number[]) => groupedLinear(zeros(6, 4), zeros(3, 5, 4), null, ids(offsets));
 
   it('is none as long as nothing is changed', () => {
@@ -72,6 +73,10 @@ describeEachDevice('misuse', (device) => {
     ['offsets past the rows', () => linear([0, 2, 4, 7]), 'ERR_INDEX'],
     ['offsets that begin late', () => linear([1, 2, 4, 5]), 'ERR_INDEX'],
     ['a logit that is NaN', () => topkGate(zeros(2, 3).div(0), 1).topScore, 'ERR_ARGUMENT'],
+    ['a bias that is NaN', () => biased(zeros(3).div(0)), 'ERR_ARGUMENT'],
+    ['a bias that is infinite', () => biased(zeros(3).sub(1).div(0)), 'ERR_ARGUMENT'],
+    ['a negative count', () => limitByCapacity(ids([3, -1]), ids([5, 5])), 'ERR_INDEX'],
+    ['a negative capacity', () => limitByCapacity(ids([3, 1]), ids([5, -5])), 'ERR_INDEX'],
   ];
   it.each(contradictions)('ends as a coded error: %s', (_, call, code) => {
     torch.tidy(() => {
