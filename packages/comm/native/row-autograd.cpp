@@ -1,7 +1,12 @@
 #include "row-autograd.h"
 
+#include <ATen/MemoryOverlap.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/ScalarType.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+
+#include <numeric>
 
 namespace fmoe::comm {
 
@@ -23,6 +28,8 @@ GroupPtr saved_group(AutogradContext* context) {
 }
 
 Counts saved_counts(AutogradContext* context, const char* name) { return context->saved_data[name].toIntVector(); }
+
+bool records_gradients(const Tensor& input) { return at::GradMode::is_enabled() && input.requires_grad(); }
 
 struct AllToAll : Function<AllToAll> {
   static Tensor forward(
@@ -152,6 +159,46 @@ Tensor slice_rows(const Tensor& input, at::IntArrayRef rows, int64_t group_id) {
   return SliceRows::apply(input, group, counts);
 }
 
+// Into a tensor of the caller, which is no part of a graph.
+void all_to_all_into(
+    const Tensor& input,
+    at::IntArrayRef send_rows,
+    at::IntArrayRef receive_rows,
+    int64_t group,
+    const Tensor& out,
+    WorkSlot slot) {
+  TORCH_CHECK(
+      !records_gradients(input) && !records_gradients(out),
+      "all_to_all: argument 'out' cannot receive rows of a tensor that requires grad, nor be one; use noGrad()");
+  auto sizes = input.sizes().vec();
+  if (!sizes.empty()) sizes[0] = std::accumulate(receive_rows.begin(), receive_rows.end(), int64_t{0});
+  TORCH_CHECK_VALUE(out.sizes() == sizes, "all_to_all: argument 'out' must have the shape ", at::IntArrayRef(sizes), ", got ", out.sizes());
+  TORCH_CHECK_TYPE(
+      out.scalar_type() == input.scalar_type(), "all_to_all: argument 'out' must have the dtype ",
+      c10::getDtypeNames(input.scalar_type()).first, " of the rows, got ", c10::getDtypeNames(out.scalar_type()).first);
+  TORCH_CHECK(
+      out.device() == input.device(), "all_to_all: expected all tensors to be on the same device, argument 'out' is on ",
+      out.device(), ", the rows are on ", input.device());
+  at::assert_no_internal_overlap(out);
+  at::assert_no_overlap(out, input);
+  out.unsafeGetTensorImpl()->bump_version();
+  at::AutoDispatchBelowADInplaceOrView guard;
+  take(all_to_all(group_of(group), input, counts_of(send_rows), counts_of(receive_rows), "all_to_all", out), slot);
+}
+
+Tensor& all_to_all_out(
+    const Tensor& input, at::IntArrayRef send_rows, at::IntArrayRef receive_rows, int64_t group, Tensor& out) {
+  all_to_all_into(input, send_rows, receive_rows, group, out, nullptr);
+  return out;
+}
+
+int64_t start_all_to_all_out(
+    const Tensor& input, at::IntArrayRef send_rows, at::IntArrayRef receive_rows, int64_t group, Tensor& out) {
+  int64_t work = 0;
+  all_to_all_into(input, send_rows, receive_rows, group, out, &work);
+  return work;
+}
+
 }  // namespace
 
 Tensor take(WorkPtr work, WorkSlot slot) {
@@ -163,6 +210,11 @@ Tensor take(WorkPtr work, WorkSlot slot) {
 
 Tensor differentiable_all_to_all(
     const Tensor& input, at::IntArrayRef send_rows, at::IntArrayRef receive_rows, int64_t group, WorkSlot slot) {
+  if (!records_gradients(input)) {
+    // A node that nobody needs takes as long as to send a small message.
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return take(all_to_all(group_of(group), input, counts_of(send_rows), counts_of(receive_rows)), slot);
+  }
   return AllToAll::apply(input, group_of(group), counts_of(send_rows), counts_of(receive_rows), slot);
 }
 
@@ -178,6 +230,12 @@ Tensor differentiable_reduce_scatter(
 
 TORCH_LIBRARY_FRAGMENT(fmoe_comm, library) {
   library.def("slice_rows(Tensor tensor, int[] rows_of_rank, int group) -> Tensor", slice_rows);
+  library.def(
+      "all_to_all.out(Tensor tensor, int[] send_rows, int[] receive_rows, int group, *, Tensor(a!) out) -> Tensor(a!)",
+      all_to_all_out);
+  library.def(
+      "start_all_to_all.out(Tensor tensor, int[] send_rows, int[] receive_rows, int group, *, Tensor(a!) out) -> int",
+      start_all_to_all_out);
 }
 
 }  // namespace fmoe::comm

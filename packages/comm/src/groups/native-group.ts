@@ -68,16 +68,32 @@ export abstract class NativeGroup implements ProcessGroup {
     return new NativeWork(commOperator('start_broadcast_')(tensor, root, this.id) as number, tensor);
   }
 
-  allToAll(tensor: Tensor, sendRows: readonly number[], receiveRows: readonly number[]): Tensor {
+  allToAll(
+    tensor: Tensor,
+    sendRows: readonly number[],
+    receiveRows: readonly number[],
+    out?: Tensor,
+  ): Tensor {
     checkRows('allToAll', 'sendRows', sendRows, this.size, tensor);
     checkRows('allToAll', 'receiveRows', receiveRows, this.size);
-    return commOperator('all_to_all')(tensor, sendRows, receiveRows, this.id) as Tensor;
+    return out === undefined
+      ? (commOperator('all_to_all')(tensor, sendRows, receiveRows, this.id) as Tensor)
+      : (commOperator('all_to_all.out')(tensor, sendRows, receiveRows, this.id, out) as Tensor);
   }
 
-  startAllToAll(tensor: Tensor, sendRows: readonly number[], receiveRows: readonly number[]): Work<Tensor> {
+  startAllToAll(
+    tensor: Tensor,
+    sendRows: readonly number[],
+    receiveRows: readonly number[],
+    out?: Tensor,
+  ): Work<Tensor> {
     checkRows('startAllToAll', 'sendRows', sendRows, this.size, tensor);
     checkRows('startAllToAll', 'receiveRows', receiveRows, this.size);
-    return started(commOperator('start_all_to_all')(tensor, sendRows, receiveRows, this.id));
+    if (out === undefined) {
+      return started(commOperator('start_all_to_all')(tensor, sendRows, receiveRows, this.id));
+    }
+    const start = commOperator('start_all_to_all.out');
+    return new NativeWork(start(tensor, sendRows, receiveRows, this.id, out) as number, out);
   }
 
   send(tensor: Tensor, to: number, tag = 0): void {

@@ -72,9 +72,15 @@ export interface ProcessGroup {
    *
    * @param tensor `[sum(sendRows), …]`
    * @param receiveRows `[W]` what each member sends here, which the caller must know
+   * @param out `[sum(receiveRows), …]` takes the rows and is given back, instead of a fresh tensor; no gradients then
    */
-  allToAll(tensor: Tensor, sendRows: readonly number[], receiveRows: readonly number[]): Tensor;
-  startAllToAll(tensor: Tensor, sendRows: readonly number[], receiveRows: readonly number[]): Work<Tensor>;
+  allToAll(tensor: Tensor, sendRows: readonly number[], receiveRows: readonly number[], out?: Tensor): Tensor;
+  startAllToAll(
+    tensor: Tensor,
+    sendRows: readonly number[],
+    receiveRows: readonly number[],
+    out?: Tensor,
+  ): Work<Tensor>;
 
   /**
    * Sends a tensor to one member, which must receive it. Tags (0 … 16383) keep messages apart. NCCL ignores them: there messages arrive in

@@ -1,6 +1,6 @@
 /** All-gather, all-to-all, broadcast, send and receive, barrier: what arrives is what was sent. */
 import assert from 'node:assert/strict';
-import { type DType, dtypes } from '@fmoe/torch';
+import { type DType, dtypes, type Tensor } from '@fmoe/torch';
 import type { ProcessGroup, Work } from '../../src/index.js';
 import { type Cases, equal, matrix, range, sum, tensorOf, throws, torch, value } from './cases.js';
 
@@ -82,6 +82,36 @@ export function movements(world: ProcessGroup): Cases {
     assert.deepEqual(empty.shape, [sum(receiveRows), 0]);
     const zeros = all.map(() => 0);
     assert.deepEqual(world.allToAll(torch.zeros([0, 7]), zeros, zeros).shape, [0, 7]);
+  };
+
+  cases['all-to-all into a given tensor, also one with gaps'] = () => {
+    const rows = tensorOf(outgoing(rank, 3), 3);
+    const out = tensorOf(incoming(rank, 3), 3).zero_();
+    assert.equal(world.allToAll(rows, sendRows, receiveRows, out), out);
+    equal(out, incoming(rank, 3));
+    const wide = torch.zeros([sum(receiveRows), 5], { dtype: 'float64' });
+    const work = world.startAllToAll(rows, sendRows, receiveRows, wide.narrow(1, 1, 3));
+    equal(work.wait(), incoming(rank, 3));
+    equal(
+      wide,
+      incoming(rank, 3).map((r) => [0, ...r, 0]),
+    );
+  };
+
+  cases['all-to-all refuses a tensor that cannot take the rows'] = () => {
+    const rows = tensorOf(outgoing(rank, 3), 3);
+    const zeros = (count: number, dtype: DType = 'float64'): Tensor => torch.zeros([count, 3], { dtype });
+    const total = sum(receiveRows);
+    const into =
+      (out: Tensor, from = rows) =>
+      () =>
+        world.allToAll(from, sendRows, receiveRows, out);
+    throws('ERR_SHAPE', /'out' must have the shape/, into(zeros(total + 1)));
+    throws('ERR_DTYPE', /'out'/, into(zeros(total, 'float32')));
+    throws('ERR_AUTOGRAD', /requires grad/, into(zeros(total), rows.clone().requiresGrad_(true)));
+    const ones = all.map(() => 1);
+    const both = torch.zeros([size, 2]);
+    throws('ERR_SHAPE', /single memory location/, () => world.allToAll(both, ones, ones, both));
   };
 
   cases['all rows go to one rank'] = () => {
