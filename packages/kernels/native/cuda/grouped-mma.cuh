@@ -1,9 +1,10 @@
 // The grouped product on the tensor cores of every GPU since sm_80 (mma.sync): float16 and bfloat16 with float32
 // accumulation, float32 in TF32.
 //
-// A block of 8 warps makes a tile of 128 x 128, each warp 64 x 32 of it. The operands lie in shared memory as they lie in
-// memory (so no transposition is ever stored), in four stages that cp.async fills ahead; rows are padded so that the
-// fragments' loads have no bank conflicts. Widths that are not made of 16-byte pieces are copied element by element.
+// A block makes a tile of 128 x 128: 8 warps, each 64 x 32 of it, or 4 warps with 64 x 64 where the fragments' loads out of
+// shared memory would take longer than the products. The operands lie in shared memory as they lie in memory (so no
+// transposition is ever stored), in four stages that cp.async fills ahead; rows are padded so that the fragments' loads have no
+// bank conflicts. Widths that are not made of 16-byte pieces are copied element by element.
 #pragma once
 
 #include "cuda/grouped-tile.cuh"
@@ -11,10 +12,8 @@
 namespace fmoe::cuda {
 
 constexpr int kMmaTile = 128;
-constexpr int kMmaThreads = 256;
 constexpr int kMmaStages = 4;
 constexpr int kWarpRows = 64;
-constexpr int kWarpColumns = 32;
 
 // Four 8 x 8 matrices of 16-bit elements, lane l giving the address of row l % 8 of matrix l / 8. Each lane gets the pair
 // (row lane / 4, columns 2 * (lane % 4) and the next) of each.
@@ -40,7 +39,9 @@ template <typename T>
 struct MmaHalf {
   static constexpr int kDepth = 32;      // of a stage
   static constexpr int kStep = 16;       // of an instruction
-  static constexpr int kPad = 8;
+  static constexpr int kWarpColumns = 32;
+
+  static constexpr int pad(bool) { return 8; }
 
   // 16 rows from `row`, 16 of the depth from `depth`.
   template <bool kDepthFirst, int kPitch>
@@ -91,7 +92,9 @@ template <>
 struct Mma<float> {
   static constexpr int kDepth = 16;
   static constexpr int kStep = 8;
-  static constexpr int kPad = 4;
+  static constexpr int kWarpColumns = 64;
+
+  static constexpr int pad(bool depth_first) { return depth_first ? 4 : 8; }
 
   __device__ static uint32_t round(uint32_t bits) {
     uint32_t rounded;
@@ -148,13 +151,16 @@ struct Mma<float> {
   }
 };
 
+template <typename T>
+constexpr int kMmaThreads = (kMmaTile / kWarpRows) * (kMmaTile / Mma<T>::kWarpColumns) * 32;
+
 // Copies one stage of an operand: 128 x kDepth elements from `depth` on, zeros outside.
 template <typename T, bool kDepthFirst>
 struct MmaLoader {
   static constexpr int kDepth = Mma<T>::kDepth;
   static constexpr int kLines = kDepthFirst ? kMmaTile : kDepth;
   static constexpr int kLength = kDepthFirst ? kDepth : kMmaTile;
-  static constexpr int kPitch = kLength + Mma<T>::kPad;
+  static constexpr int kPitch = kLength + Mma<T>::pad(kDepthFirst);
   static constexpr int kElements = kLines * kPitch;
 
   Operand<T> operand;
@@ -165,8 +171,8 @@ struct MmaLoader {
     if (wide) {
       constexpr int kPieces = kLength / kWide<T>;
 #pragma unroll
-      for (int i = 0; i < kLines * kPieces / kMmaThreads; ++i) {
-        const int index = threadIdx.x + i * kMmaThreads;
+      for (int i = 0; i < kLines * kPieces / kMmaThreads<T>; ++i) {
+        const int index = threadIdx.x + i * kMmaThreads<T>;
         const int line = index / kPieces, position = index % kPieces * kWide<T>;
         const bool inside = first_line + line < operand.lines && first_position + position < operand.length;
         const T* source =
@@ -175,7 +181,7 @@ struct MmaLoader {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(inside ? 16 : 0));
       }
     } else {
-      for (int index = threadIdx.x; index < kLines * kLength; index += kMmaThreads) {
+      for (int index = threadIdx.x; index < kLines * kLength; index += kMmaThreads<T>) {
         const int line = index / kLength, position = index % kLength;
         const bool inside = first_line + line < operand.lines && first_position + position < operand.length;
         shared[line * kPitch + position] =
@@ -192,12 +198,12 @@ constexpr int mma_shared_bytes() {
 }
 
 template <typename T, Product kProduct>
-__global__ void __launch_bounds__(kMmaThreads, 2) grouped_mma_kernel(
+__global__ void __launch_bounds__(kMmaThreads<T>, 2) grouped_mma_kernel(
     GroupedProduct task, bool wide_a, bool wide_b, int32_t* flags) {
   using M = Mma<T>;
   using LoadA = MmaLoader<T, kDepthFirstA<kProduct>>;
   using LoadB = MmaLoader<T, kDepthFirstB<kProduct>>;
-  constexpr int kRowParts = kWarpRows / 16, kColumnParts = kWarpColumns / 8;
+  constexpr int kRowParts = kWarpRows / 16, kColumnParts = M::kWarpColumns / 8;
   extern __shared__ __align__(16) unsigned char shared[];
   T* shared_a = reinterpret_cast<T*>(shared);
   T* shared_b = shared_a + kMmaStages * LoadA::kElements;
@@ -209,7 +215,7 @@ __global__ void __launch_bounds__(kMmaThreads, 2) grouped_mma_kernel(
   const LoadA load_a{operand_a<kProduct, T>(task, tile), wide_a};
   const LoadB load_b{operand_b<kProduct, T>(task, tile), wide_b};
   const int warp = threadIdx.x / 32;
-  const int first_row = warp % 2 * kWarpRows, first_column = warp / 2 * kWarpColumns;
+  const int first_row = warp % 2 * kWarpRows, first_column = warp / 2 * M::kWarpColumns;
 
   const int64_t steps = (tile.depth + M::kDepth - 1) / M::kDepth;
   const auto fill = [&](int64_t step) {

@@ -49,7 +49,7 @@ void mma(const GroupedProduct& task, cudaStream_t stream) {
     });
     const bool wide_a = is_wide<T>(kProduct == Product::WeightGrad ? task.m : task.k, task.a);
     const bool wide_b = is_wide<T>(kProduct == Product::Forward ? task.k : task.n, task.b);
-    kernel<<<grid, kMmaThreads, kBytes, stream>>>(task, wide_a, wide_b, error_flags());
+    kernel<<<grid, kMmaThreads<T>, kBytes, stream>>>(task, wide_a, wide_b, error_flags());
   });
 }
 
