@@ -32,7 +32,7 @@ int main(int argc, char** argv) {
       counts[i] = (int)(bytes / size);
       offsets[i] = i * counts[i];
     }
-    for (i = -(iterations / 10 + 2); i < iterations; ++i) {
+    for (i = -iterations; i < iterations; ++i) {
       if (i == 0) {
         MPI_Barrier(MPI_COMM_WORLD);
         begin = MPI_Wtime();
