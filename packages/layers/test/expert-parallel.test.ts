@@ -32,6 +32,20 @@ describeUnless(first!.missing, 'experts on many ranks', () => {
   );
 });
 
+// The other MPIs on few ranks: what differs between them is below the layers.
+for (const transport of transports.filter((other) => other.device === 'cpu' && other !== first)) {
+  describeUnless(transport.missing, `experts on many ranks over ${transport.name}`, () => {
+    it.each([2, 3])(
+      'are equal to one process on %i ranks',
+      async (processes) => {
+        const run = await compare(transport, processes, 'float64');
+        expect(run.error).toBe('');
+      },
+      240_000,
+    );
+  });
+}
+
 for (const transport of transports.filter(({ device }) => device === 'cuda')) {
   describeUnless(transport.missing, `experts on many ranks over ${transport.name}`, () => {
     const many = transport.missing === undefined && cuda.deviceCount() >= 8 ? [8] : [];
