@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
@@ -50,21 +51,19 @@ Blocks inverse(const Blocks& blocks) {
   return result;
 }
 
-// target[to …] = source[from …] for each block; both contiguous, of equal row size.
+// target[to …] = source[from …] for each block; both contiguous, of equal row size, and the blocks fill the target.
 void copy_blocks(const Tensor& source, const Tensor& target, const Blocks& blocks) {
   if (blocks.empty() || source.numel() == 0) return;
   if (!source.is_cpu()) {
-    int64_t rows = 0;
-    for (const Block& block : blocks) rows += block.rows;
-    const Tensor from = at::empty({rows}, at::kLong), to = at::empty({rows}, at::kLong);
-    auto *from_row = from.data_ptr<int64_t>(), *to_row = to.data_ptr<int64_t>();
-    for (const Block& block : blocks) {
-      std::iota(from_row, from_row + block.rows, block.from);
-      std::iota(to_row, to_row + block.rows, block.to);
-      from_row += block.rows;
-      to_row += block.rows;
+    // A launch for many blocks at once. Row numbers would have to be copied from the host, which would wait for the device.
+    Blocks in_order = blocks;
+    std::sort(in_order.begin(), in_order.end(), [](const Block& left, const Block& right) { return left.to < right.to; });
+    std::vector<Tensor> pieces;
+    for (const Block& block : in_order) {
+      if (block.rows > 0) pieces.push_back(source.narrow(0, block.from, block.rows));
     }
-    target.index_copy_(0, to.to(target.device()), source.index_select(0, from.to(source.device())));
+    Tensor out = target;
+    at::cat_out(out, pieces);
     return;
   }
   const int64_t row_bytes = source.numel() / source.size(0) * source.element_size();
