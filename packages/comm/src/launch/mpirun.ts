@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, realpathSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { FmoeError } from '@fmoe/torch';
@@ -74,10 +74,9 @@ function describe(path: string): Mpirun {
 }
 
 function onPath(env: NodeJS.ProcessEnv): string[] {
-  return (env['PATH'] ?? '')
-    .split(delimiter)
-    .filter((folder) => folder !== '')
-    .map((folder) => join(folder, 'mpirun'));
+  const folders = (env['PATH'] ?? '').split(delimiter).filter((folder) => folder !== '');
+  // OpenMPI takes the folder above for its own, and refuses the root: /bin is a link to /usr/bin.
+  return folders.map((folder) => join(folder === '/bin' ? realpathSync(folder) : folder, 'mpirun'));
 }
 
 function inEnvironments(env: NodeJS.ProcessEnv): string[] {
