@@ -42,7 +42,7 @@ export function mpirunArguments(mpirun: Mpirun, processes: number): string[] {
     '-n',
     `${processes}`,
     '--oversubscribe',
-    // Started by its whole path, it would put its own folder before the PATH of the ranks, and a /bin/mpirun would refuse.
+    // Started by its whole path, it would put its own folder before the PATH of the ranks.
     '--noprefix',
     ...(process.getuid?.() === 0 ? ['--allow-run-as-root'] : []),
     // Bound to one core each, ranks could not use more threads.
