@@ -163,8 +163,11 @@ describeUnless(listMpiruns().length === 0 ? 'there is no mpirun' : undefined, 'f
     };
   }
 
-  it('saves a checkpoint on SIGTERM and stops', { timeout: 120_000 }, async () => {
-    const { code, output, run, left } = await disturb((launcher) => launcher.kill('SIGTERM'));
+  it.each<[string, (launcher: ChildProcess, ranks: number[]) => void]>([
+    ['the launcher', (launcher) => launcher.kill('SIGTERM')],
+    ['one rank', (_, ranks) => process.kill(ranks[1]!, 'SIGTERM')],
+  ])('saves a checkpoint on SIGTERM of %s and stops', { timeout: 120_000 }, async (_, act) => {
+    const { code, output, run, left } = await disturb(act);
     expect(output).toMatch(/\[0\] Stopped after step \d+\. Go on with: fmoe train/);
     expect(code).toBe(143);
     const step = /Stopped after step (\d+)/.exec(output)![1]!;

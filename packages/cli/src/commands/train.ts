@@ -55,12 +55,13 @@ async function train(options: TrainOptions, command: Context): Promise<void> {
       }),
     () => context.error.write('\nStopping: saving a checkpoint. Press Ctrl-C again to stop at once.\n'),
   );
-  if (stoppedBy !== undefined && !result.finished) {
+  if (!result.finished) {
     print(
       context,
       `Stopped after step ${result.step}. Go on with: fmoe train --config ${options.config} --resume`,
     );
-    context.setExitCode(exitCodeOf(stoppedBy));
+    // Without a signal of its own, this rank stopped because another one had one.
+    context.setExitCode(exitCodeOf(stoppedBy ?? 'SIGTERM'));
     return;
   }
   const { unit } = new RunFolder(path).readVocabulary();
