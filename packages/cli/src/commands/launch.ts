@@ -11,6 +11,7 @@ interface LaunchCommandOptions {
   nodeRank: number;
   masterAddr?: string;
   masterPort?: number;
+  joinTimeout?: number;
   backend?: LaunchBackend;
   onlyRank?: number;
 }
@@ -26,7 +27,12 @@ export function addLaunch(program: Command, context: Context): void {
     .option('--nnodes <machines>', 'machines, each with a launcher', integer(1), 1)
     .option('--node-rank <number>', 'number of this machine', integer(0), 0)
     .option('--master-addr <address>', 'address of machine 0')
-    .option('--master-port <port>', 'port on machine 0', integer(1))
+    .option('--master-port <port>', 'port on machine 0 (default: 29500 for more than one)', integer(1))
+    .option(
+      '--join-timeout <seconds>',
+      'time for the launchers of all machines to meet, over MPI (default: 300)',
+      integer(1),
+    )
     .addOption(
       new Option('--backend <name>', 'nccl needs a GPU for each rank; chosen by that').choices([
         'mpi',
@@ -45,6 +51,7 @@ export function addLaunch(program: Command, context: Context): void {
           nodeRank: options.nodeRank,
           masterAddr: options.masterAddr,
           masterPort: options.masterPort,
+          joinTimeout: options.joinTimeout,
           backend: options.backend ?? (cuda.deviceCount() >= options.nprocPerNode ? 'nccl' : 'mpi'),
           onlyRank: options.onlyRank,
         },

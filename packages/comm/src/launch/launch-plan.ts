@@ -17,8 +17,13 @@ export interface LaunchOptions {
   nodeRank?: number | undefined;
   /** Address of machine 0, as the others reach it. Needed for more than one. */
   masterAddr?: string | undefined;
-  /** Port of the store on machine 0. Default: a free one, or 29500 for more than one machine. */
+  /**
+   * Port on machine 0: of the store, and before that where launchers meet over MPI. Default: a free one, or 29500 for more than one
+   * machine.
+   */
   masterPort?: number | undefined;
+  /** Seconds for the launchers of all machines to find each other over MPI. Default 300. */
+  joinTimeout?: number | undefined;
   /** Show only what this rank writes. Default: all. */
   onlyRank?: number | undefined;
   /** Variables to start from. Default `process.env`. */
@@ -31,7 +36,12 @@ export interface LaunchPlan {
   processes: number;
   worldSize: number;
   firstRank: number;
+  nodes: number;
   nodeRank: number;
+  /** Where machine 0 is. */
+  masterAddr: string;
+  masterPort: number;
+  joinTimeout: number;
   /** Variables of every rank, without those that tell one rank from another. */
   env: NodeJS.ProcessEnv;
 }
@@ -46,7 +56,7 @@ const foreignMpi = /^(OMPI_COMM_WORLD_|PMIX_|PMI_|MPI_LOCAL)/;
  * @throws FmoeError ERR_ARGUMENT for numbers that do not go together
  */
 export async function planLaunch(options: LaunchOptions): Promise<LaunchPlan> {
-  const { processes, backend, nodes = 1, nodeRank = 0, masterAddr, onlyRank } = options;
+  const { processes, nodes = 1, nodeRank = 0, masterAddr, onlyRank, joinTimeout = 300 } = options;
   const [program, ...args] = options.command;
   if (program === undefined) throw launchError('command', 'there is nothing to start');
   for (const [name, value, least] of [
@@ -62,16 +72,11 @@ export async function planLaunch(options: LaunchOptions): Promise<LaunchPlan> {
   if (onlyRank !== undefined && !(onlyRank >= 0 && onlyRank < worldSize)) {
     throw launchError('onlyRank', `there is no rank ${onlyRank} among ${worldSize}`);
   }
-  if (nodes > 1 && backend === 'mpi') {
-    throw launchError(
-      'nodes',
-      'MPI starts the ranks of all machines from one: run mpirun or srun over them instead, it is understood as well',
-    );
-  }
   if (nodes > 1 && masterAddr === undefined) {
     throw launchError('masterAddr', `the address of machine 0 is needed for ${nodes} machines`);
   }
-  const port = options.masterPort ?? (nodes > 1 ? 29500 : await freePort());
+  if (!(joinTimeout > 0)) throw launchError('joinTimeout', `${joinTimeout} s is no time to join`);
+  const masterPort = options.masterPort ?? (nodes > 1 ? 29500 : await freePort());
   const inherited = Object.entries(options.env ?? process.env).filter(
     ([name]) => !foreign.test(name) && !foreignMpi.test(name),
   );
@@ -80,13 +85,17 @@ export async function planLaunch(options: LaunchOptions): Promise<LaunchPlan> {
     processes,
     worldSize,
     firstRank: nodeRank * processes,
+    nodes,
     nodeRank,
+    masterAddr: masterAddr ?? '127.0.0.1',
+    masterPort,
+    joinTimeout,
     env: {
       // As torchrun: ranks that each take all cores are slower together than with one each.
       ...(processes > 1 && { OMP_NUM_THREADS: '1' }),
       ...Object.fromEntries(inherited),
       MASTER_ADDR: masterAddr ?? '127.0.0.1',
-      MASTER_PORT: `${port}`,
+      MASTER_PORT: `${masterPort}`,
     },
   };
 }

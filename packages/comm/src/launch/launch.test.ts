@@ -239,7 +239,8 @@ describe('launch', () => {
     [{ nodes: 2 }, 'ERR_ARGUMENT', /address of machine 0/],
     [{ nodes: 2, nodeRank: 2 }, 'ERR_ARGUMENT', /no node 2 among 2/],
     [{ onlyRank: 2 }, 'ERR_ARGUMENT', /no rank 2 among 2/],
-    [{ backend: 'mpi' as const, nodes: 2 }, 'ERR_ARGUMENT', /run mpirun or srun over them/],
+    [{ backend: 'mpi' as const, nodes: 2 }, 'ERR_ARGUMENT', /address of machine 0/],
+    [{ joinTimeout: 0 }, 'ERR_ARGUMENT', /0 s is no time/],
     [
       { backend: 'mpi' as const, env: { PATH: '/nowhere', FMOE_HOME: '/nowhere' } },
       'ERR_SETUP',

@@ -1,8 +1,10 @@
 import { type LaunchOptions, planLaunch } from './launch-plan.js';
 import { LauncherPresence } from './launcher-presence.js';
+import { joinMpiNodes, startNodeRanks } from './mpi-nodes.js';
+import { findMpirun, mpirunArguments } from './mpirun.js';
 import { RankOutput } from './rank-output.js';
-import type { RankEnd, Ranks } from './ranks.js';
-import { startMpiRanks } from './start-mpi-ranks.js';
+import type { RankEnd, RankEvents, Ranks } from './ranks.js';
+import { rankCommand, startMpiRanks } from './start-mpi-ranks.js';
 import { startRanks } from './start-ranks.js';
 
 /** How a run of many ranks ended. */
@@ -24,8 +26,12 @@ const forwarded = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
  * The first rank that fails ends the others: it is named, and what the others still say comes after that. SIGINT, SIGTERM and
  * SIGHUP go to the ranks; a second one ends them at once. No rank outlives the launcher.
  *
+ * On several machines a launcher runs on each, and each shows its own ranks. Over MPI they meet first, at `masterAddr` and
+ * `masterPort`; the launcher of machine 0 then calls `mpirun`, the others start its daemons. All of them end for the same reason.
+ *
  * @param to where to write
- * @throws FmoeError ERR_ARGUMENT for numbers that do not go together; ERR_SETUP without an `mpirun` for MPI
+ * @throws FmoeError ERR_ARGUMENT for numbers that do not go together; ERR_SETUP without an `mpirun` for MPI; ERR_COMM when
+ * machines do not find each other in time, ERR_CONFIG when they do not go together
  */
 export async function launch(
   options: LaunchOptions,
@@ -35,30 +41,58 @@ export async function launch(
   },
 ): Promise<LaunchResult> {
   const plan = await planLaunch(options);
+  const mpirun = options.backend === 'mpi' ? findMpirun(plan.env) : undefined;
+  // Nothing is running yet: a signal ends this process.
+  const nodes = mpirun && plan.nodes > 1 ? await joinMpiNodes(plan, mpirun) : undefined;
   const output = new RankOutput(to, plan.worldSize, options.onlyRank);
   const presence = await LauncherPresence.open();
   let failed: RankEnd | undefined;
+  let problem: string | undefined;
   let stoppedBy: (typeof forwarded)[number] | undefined;
   let ranks: Ranks | undefined;
-  const onEnd = (end: RankEnd): void => {
-    if (end.code === 0 || failed !== undefined || stoppedBy !== undefined) return;
+  const isOver = (): boolean => failed !== undefined || stoppedBy !== undefined || problem !== undefined;
+  const onFailed = (end: RankEnd): void => {
+    if (isOver()) return;
     failed = end;
     output.blame(end.rank, `${describeEnd(end)}. The other ranks are ended.`);
     ranks?.stop();
   };
-  const onSignal = (name: NodeJS.Signals): void => {
+  const onProblem = (text: string): void => {
+    if (isOver()) return;
+    problem = text;
+    to.error.write(`fmoe: ERR_COMM: ${text}. The ranks of this machine are ended.\n`);
+    ranks?.stop();
+  };
+  const onForwarded = (name: NodeJS.Signals): void => {
     if (stoppedBy !== undefined) ranks?.stop();
     else ranks?.signal(name);
     stoppedBy ??= name as (typeof forwarded)[number];
   };
+  const onSignal = (name: NodeJS.Signals): void => {
+    nodes?.signal(name);
+    onForwarded(name);
+  };
+  const events: RankEvents = {
+    onStream: (rank, kind, stream) => output.attach(rank, kind, stream),
+    onEnd(end) {
+      if (end.code === 0 || isOver()) return;
+      if (nodes === undefined) onFailed(end);
+      else nodes.report({ ...end, node: nodes.node });
+    },
+  };
   for (const name of forwarded) process.on(name, onSignal);
   try {
-    const start = options.backend === 'mpi' ? startMpiRanks : startRanks;
-    ranks = start(plan, presence, {
-      onStream: (rank, kind, stream) => output.attach(rank, kind, stream),
-      onEnd,
-    });
-    const complaint = await ranks.done;
+    nodes?.follow({ onFailed, onProblem, onSignal: onForwarded });
+    if (mpirun === undefined) {
+      ranks = startRanks(plan, presence, events);
+    } else if (nodes === undefined) {
+      const args = [...mpirunArguments(mpirun, plan.processes), ...rankCommand];
+      ranks = startMpiRanks(plan, presence, events, { mpirun, program: mpirun.path, args });
+    } else {
+      ranks = await startNodeRanks(plan, presence, events, mpirun, nodes);
+    }
+    const own = await ranks?.done;
+    const complaint = nodes === undefined ? own : await nodes.conclude(own, isOver());
     output.release();
     if (stoppedBy !== undefined) return { exitCode: 128 + signalNumbers[stoppedBy], stoppedBy };
     if (failed !== undefined) {
@@ -66,6 +100,7 @@ export async function launch(
       if (failed.code === null && complaint !== undefined) to.error.write(`${complaint}\n`);
       return { exitCode: codeOf(failed), failed };
     }
+    if (problem !== undefined) return { exitCode: 1 };
     if (complaint === undefined) return { exitCode: 0 };
     to.error.write(`fmoe: ERR_RUNTIME: The ranks could not be started or ended badly:\n${complaint}\n`);
     return { exitCode: 1 };
@@ -75,8 +110,9 @@ export async function launch(
   }
 }
 
-function describeEnd({ rank, pid, code, signal }: RankEnd): string {
-  const who = `rank ${rank}${pid === undefined ? '' : ` (process ${pid})`}`;
+function describeEnd({ rank, pid, code, signal, node }: RankEnd): string {
+  const where = node === undefined ? '' : ` of machine ${node}`;
+  const who = `rank ${rank}${pid === undefined ? '' : ` (process ${pid}${where})`}`;
   if (code !== null) return `${who} ended with exit code ${code}`;
   return `${who} was killed${signal ? ` by ${signal}` : ''}`;
 }

@@ -11,6 +11,7 @@ export interface Mpirun {
   family: 'openmpi' | 'mpich';
   /** The first number of its version. */
   major: number;
+  version: string;
 }
 
 /**
@@ -35,9 +36,9 @@ export function listMpiruns(env: NodeJS.ProcessEnv = process.env): Mpirun[] {
   return candidates(env).map(describe);
 }
 
-/** The arguments that start a command on this machine. */
-export function mpirunArguments(mpirun: Mpirun, processes: number): string[] {
-  if (mpirun.family === 'mpich') return ['-n', `${processes}`];
+/** The arguments that start a command that many times: on this machine, unless others say where. */
+export function mpirunArguments(mpirun: Mpirun, processes: number, elsewhere?: readonly string[]): string[] {
+  if (mpirun.family === 'mpich') return [...(elsewhere ?? []), '-n', `${processes}`];
   return [
     '-n',
     `${processes}`,
@@ -47,8 +48,8 @@ export function mpirunArguments(mpirun: Mpirun, processes: number): string[] {
     ...(process.getuid?.() === 0 ? ['--allow-run-as-root'] : []),
     // Bound to one core each, ranks could not use more threads.
     ...['--bind-to', 'none'],
-    // Shared memory only: the search for networks takes a second and their components are slower on one machine.
-    ...['--mca', 'pml', 'ob1', '--mca', 'btl', mpirun.major >= 5 ? 'self,sm' : 'self,vader'],
+    // On one machine shared memory only: the search for networks takes a second and their components are slower on one machine.
+    ...(elsewhere ?? ['--mca', 'pml', 'ob1', '--mca', 'btl', mpirun.major >= 5 ? 'self,sm' : 'self,vader']),
   ];
 }
 
@@ -66,10 +67,13 @@ function candidates(env: NodeJS.ProcessEnv): string[] {
 function describe(path: string): Mpirun {
   const { stdout, stderr } = spawnSync(path, ['--version'], { encoding: 'utf8' });
   const text = `${stdout}${stderr}`;
-  const [, openMpi] = /Open ?MPI\)?,? (\d+)/i.exec(text) ?? [];
-  if (openMpi !== undefined) return { path, family: 'openmpi', major: Number(openMpi) };
-  const [, mpich] = /(?:HYDRA|MPICH|Intel\(R\) MPI)[\s\S]*?(\d+)\./i.exec(text) ?? [];
-  if (mpich !== undefined) return { path, family: 'mpich', major: Number(mpich) };
+  for (const [family, pattern] of [
+    ['openmpi', /Open ?MPI\)?,? (\d[\w.]*)/i],
+    ['mpich', /(?:HYDRA|MPICH|Intel\(R\) MPI)[\s\S]*?(\d+\.[\w.]*)/i],
+  ] as const) {
+    const version = pattern.exec(text)?.[1];
+    if (version !== undefined) return { path, family, major: Number.parseInt(version, 10), version };
+  }
   throw new FmoeError('ERR_SETUP', `${path} is neither OpenMPI's mpirun nor that of an MPICH.`);
 }
 
@@ -90,7 +94,8 @@ function inEnvironments(env: NodeJS.ProcessEnv): string[] {
     .map((name) => join(folder, name, 'bin', 'mpirun'));
 }
 
-function isExecutable(path: string): boolean {
+/** Whether a path names a program. */
+export function isExecutable(path: string): boolean {
   try {
     accessSync(path, constants.X_OK);
     return true;

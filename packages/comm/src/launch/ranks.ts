@@ -8,6 +8,8 @@ export interface RankEnd {
   code: number | null;
   /** What killed it, where that is known. */
   signal?: NodeJS.Signals | null | undefined;
+  /** The number of its machine, where there are several. */
+  node?: number | undefined;
 }
 
 /** Who wants to know what the ranks do. */

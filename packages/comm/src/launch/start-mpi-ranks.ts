@@ -1,38 +1,56 @@
-import { spawn, spawnSync } from 'node:child_process';
-import { constants, openSync, readFileSync } from 'node:fs';
-import { Socket } from 'node:net';
-import { join } from 'node:path';
+import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { basename, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { FmoeError } from '@fmoe/torch';
 import { exitFileOf, running as noteOfRunning } from './follow-launcher.js';
 import type { LaunchPlan } from './launch-plan.js';
 import type { LauncherPresence } from './launcher-presence.js';
-import { findMpirun, mpirunArguments, mpirunEnvironment } from './mpirun.js';
+import { type Mpirun, mpirunEnvironment } from './mpirun.js';
+import { makePipes, openPipe } from './named-pipes.js';
 import { graceMilliseconds, type RankEvents, type Ranks } from './ranks.js';
 import { kill } from './start-ranks.js';
 
-/*
- * What each rank runs first: it leaves its process id and writes to named pipes of its own. The streams of mpirun would mix the
- * lines of the ranks, and not tell when one of them ends.
- */
-const prelude =
-  'r=$OMPI_COMM_WORLD_RANK$PMI_RANK; d=$FMOE_LAUNCHER; echo $$ >"$d/pid-$r"; exec "$@" >"$d/out-$r" 2>"$d/error-$r" </dev/null';
+/** What MPI's programs start for each rank: the script of the launcher on whose machine that is. */
+export const rankCommand = ['sh', '-c', '. "$FMOE_LAUNCHER/rank"'] as const;
 
-/** Starts the ranks through `mpirun`. */
-export function startMpiRanks(plan: LaunchPlan, presence: LauncherPresence, events: RankEvents): Ranks {
-  const mpirun = findMpirun(plan.env);
+/*
+ * It leaves its process id and writes to named pipes of its own. The streams of mpirun would mix the lines of the ranks, and not
+ * tell when one of them ends.
+ */
+const rankScript = (command: readonly string[], env: NodeJS.ProcessEnv): string => `cd ${quote(process.cwd())}
+${Object.entries(env)
+  .map(([name, value]) => `export ${name}=${quote(value ?? '')}\n`)
+  .join('')}rank=$OMPI_COMM_WORLD_RANK$PMI_RANK
+echo $$ >"$FMOE_LAUNCHER/pid-$rank"
+exec ${command.map(quote).join(' ')} >"$FMOE_LAUNCHER/out-$rank" 2>"$FMOE_LAUNCHER/error-$rank" </dev/null
+`;
+
+/** The program of an MPI that starts {@link rankCommand} on this machine: mpirun, or its daemon for mpirun on another machine. */
+export interface MpiStarter {
+  mpirun: Mpirun;
+  program: string;
+  args: readonly string[];
+  /** Variables of the ranks, which win over those that mpirun brings from its machine. */
+  rankEnv?: NodeJS.ProcessEnv;
+}
+
+/** Starts the ranks of this machine through MPI. */
+export function startMpiRanks(
+  plan: LaunchPlan,
+  presence: LauncherPresence,
+  events: RankEvents,
+  { mpirun, program, args, rankEnv = {} }: MpiStarter,
+): Ranks {
   const { folder } = presence;
-  const ranks = Array.from({ length: plan.processes }, (_, rank) => rank);
+  const ranks = Array.from({ length: plan.processes }, (_, local) => plan.firstRank + local);
+  writeFileSync(join(folder, 'rank'), rankScript(plan.command, rankEnv), { mode: 0o600 });
   makePipes(ranks.flatMap((rank) => [join(folder, `out-${rank}`), join(folder, `error-${rank}`)]));
   const running = new Set(ranks);
   const sockets: Socket[] = [];
   const ended = ranks.map((rank) => {
     const closed = (['out', 'error'] as const).map((kind) => {
-      const socket = new Socket({
-        fd: openSync(join(folder, `${kind}-${rank}`), constants.O_RDONLY | constants.O_NONBLOCK),
-        readable: true,
-        writable: false,
-      });
+      const socket = openPipe(join(folder, `${kind}-${rank}`));
       sockets.push(socket);
       events.onStream(rank, kind, socket);
       return new Promise<boolean>((resolve) => {
@@ -49,15 +67,11 @@ export function startMpiRanks(plan: LaunchPlan, presence: LauncherPresence, even
       events.onEnd({ rank, pid, code: note === noteOfRunning ? null : Number(note) });
     });
   });
-  const starter = spawn(
-    mpirun.path,
-    [...mpirunArguments(mpirun, plan.processes), 'sh', '-c', prelude, 'sh', ...plan.command],
-    {
-      detached: true,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...plan.env, ...mpirunEnvironment(mpirun, plan.processes), ...presence.env },
-    },
-  );
+  const starter = spawn(program, args, {
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...plan.env, ...mpirunEnvironment(mpirun, plan.processes), ...presence.env },
+  });
   let words = '';
   for (const stream of [starter.stdout, starter.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
@@ -87,10 +101,10 @@ export function startMpiRanks(plan: LaunchPlan, presence: LauncherPresence, even
         const deadline = performance.now() + graceMilliseconds;
         while (pids().length > 0 && performance.now() < deadline) await pause(10);
         for (const pid of pids()) killOne(pid, 'SIGKILL');
-        const started = ended.filter((_, rank) => pidOf(rank) !== undefined);
+        const started = ended.filter((_, local) => pidOf(ranks[local]!) !== undefined);
         await Promise.race([Promise.all(started), pause(graceMilliseconds, undefined, { ref: false })]);
         for (const socket of sockets) socket.destroy();
-        resolve(code === 0 ? undefined : words.trim() || `mpirun ended with exit code ${code}`);
+        resolve(code === 0 ? undefined : words.trim() || `${basename(program)} ended with exit code ${code}`);
       });
     }),
   };
@@ -105,12 +119,9 @@ function isRunning(pid: number): boolean {
   }
 }
 
-function makePipes(paths: readonly string[]): void {
-  const { status, stderr, error } = spawnSync('mkfifo', ['-m', '600', ...paths], { encoding: 'utf8' });
-  if (status === 0) return;
-  throw new FmoeError('ERR_FILE', `launch: mkfifo failed: ${error?.message ?? stderr.trim()}`, {
-    cause: error,
-  });
+/** A word of a shell's script. */
+function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 function read(path: string): string | undefined {
