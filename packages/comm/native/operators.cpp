@@ -12,6 +12,7 @@
 
 #include <cstring>
 
+#include "gradient-operators.h"
 #include "row-autograd.h"
 #include "watch.h"
 
@@ -124,6 +125,7 @@ void finish() {
   if (after != before) throw_comm_error(after);
   stop_progress();
   stop_watch();
+  remove_reducers();
   for (const auto& group : all_groups()) remove_group(group->id());
   finish_mpi();
 }

@@ -1,4 +1,9 @@
 export * from './exchange/index.js';
+export {
+  type GradientBucket,
+  GradientReducer,
+  type GradientReducerOptions,
+} from './gradients/gradient-reducer.js';
 export { type InitOptions, initProcessGroup } from './groups/init-process-group.js';
 export { LocalGroup } from './groups/local-group.js';
 export { type MpiFamily, MpiGroup, mpiFamily } from './groups/mpi-group.js';

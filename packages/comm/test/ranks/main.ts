@@ -3,13 +3,14 @@ import { scoped } from '@fmoe/torch';
 import { joinTestRanks } from '../../src/testing/index.js';
 import type { Suite } from './cases.js';
 import { exchanges } from './exchanges.js';
+import { gradients } from './gradients.js';
 import { groups } from './groups.js';
 import { movements } from './movements.js';
 import { reductions } from './reductions.js';
 import { report } from './report.js';
 import { rows } from './rows.js';
 
-const suites: Record<string, Suite> = { reductions, movements, groups, rows, exchanges };
+const suites: Record<string, Suite> = { reductions, movements, groups, rows, exchanges, gradients };
 
 const { world } = joinTestRanks();
 const failures: string[] = [];

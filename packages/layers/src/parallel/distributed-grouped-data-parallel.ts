@@ -1,4 +1,4 @@
-import type { ProcessGroup } from '@fmoe/comm';
+import { GradientReducer, type ProcessGroup } from '@fmoe/comm';
 import { FmoeError, nn, type Tensor } from '@fmoe/torch';
 import {
   clipGlobalGradNorm_,
@@ -6,8 +6,8 @@ import {
   type ShardedParameters,
 } from './clip-global-grad-norm.js';
 import { type Communicators, completeCommunicators, noTag, tagOf } from './communicators.js';
-import type { ReduceOptions } from './gradient-bucket.js';
-import { GradientReducer } from './gradient-reducer.js';
+import { makeBuckets, type ReduceOptions } from './gradient-buckets.js';
+import { gradientGroups } from './gradient-groups.js';
 import { syncParameters } from './sync-parameters.js';
 
 /** Settings of {@link DistributedGroupedDataParallel}. */
@@ -16,7 +16,10 @@ export interface DataParallelOptions extends ReduceOptions {
   groups: Communicators;
   /** Give all ranks the parameters of the first one of each group. Default true. */
   needSync?: boolean;
-  /** Combine gradients while backward still computes others. Default true. */
+  /**
+   * Combine gradients while backward still computes others, from the second step on. Each group is split then, and its parts
+   * carry gradients alone. Default true.
+   */
   overlap?: boolean;
   /** Largest bucket of gradients in bytes. Default 25 MiB. */
   bucketBytes?: number;
@@ -62,7 +65,13 @@ export class DistributedGroupedDataParallel<Model extends nn.Module = nn.Module>
   constructor(module: Model, options: DataParallelOptions) {
     super();
     const owner = 'DistributedGroupedDataParallel';
-    const { scale = 'global', overlap = true, bucketBytes = 25 * 2 ** 20, divisors = {} } = options;
+    const {
+      scale = 'global',
+      overlap = true,
+      bucketBytes = 25 * 2 ** 20,
+      divisors = {},
+      noScale = false,
+    } = options;
     if (scale !== 'global' && scale !== 'group') {
       throw new FmoeError(
         'ERR_ARGUMENT',
@@ -77,13 +86,17 @@ export class DistributedGroupedDataParallel<Model extends nn.Module = nn.Module>
     this.module = module;
     this.#shards = new Map(Object.entries({ [noTag]: groups.get('moe')!, ...options.shards }));
     const replicas = groups.get('dp')!.size;
-    this.#reducer = new GradientReducer(module.namedParameters(), groups, {
-      ...options,
-      overlap,
+    // A group larger than dp has ranks that see the same tokens, whose gradients are all the same.
+    const divisorOf = (tag: string, group: ProcessGroup | null): number =>
+      divisors[tag] ?? (scale === 'group' ? (group?.size ?? 1) : Math.max(replicas, group?.size ?? 1));
+    const buckets = makeBuckets(module.namedParameters(), overlap ? gradientGroups(groups) : groups, {
       bucketBytes,
-      // A group larger than dp has ranks that see the same tokens, whose gradients are all the same.
-      divisorOf: (tag, group) =>
-        divisors[tag] ?? (scale === 'group' ? (group?.size ?? 1) : Math.max(replicas, group?.size ?? 1)),
+      divisorOf: noScale ? () => 1 : divisorOf,
+    });
+    this.#reducer = new GradientReducer(buckets, {
+      divideAfter: options.reduceAfter ?? false,
+      widen: options.fp32Allreduce ?? false,
+      overlap,
     });
     if (options.needSync ?? true) syncParameters(module.namedParameters(), groups, bucketBytes);
   }

@@ -9,5 +9,5 @@ export {
   DistributedGroupedDataParallel,
 } from './distributed-grouped-data-parallel.js';
 export { type ExpertTensor, expertLayout } from './expert-layout.js';
-export type { ReduceOptions } from './gradient-bucket.js';
+export type { ReduceOptions } from './gradient-buckets.js';
 export { drawExperts, type ExpertParameter, type LocalExperts } from './local-experts.js';

@@ -5,6 +5,8 @@ export class Comparison {
   readonly #tolerance: number;
   readonly #failures: string[] = [];
   #comparisons = 0;
+  /** What is compared from now on; stands before each failure. */
+  title = '';
 
   /** @param tolerance of the difference, relative to the largest expected number and at least 1 */
   constructor(tolerance: number) {
@@ -26,6 +28,11 @@ export class Comparison {
     }
   }
 
+  check(what: string, holds: boolean, found: string): void {
+    this.#comparisons++;
+    if (!holds) this.#fail(`${what}: found ${found}`);
+  }
+
   /** One line of JSON for the test that started the ranks. */
   print(rank: number): void {
     const [comparisons, failed] = [this.#comparisons, this.#failures.length];
@@ -33,6 +40,6 @@ export class Comparison {
   }
 
   #fail(failure: string): void {
-    this.#failures.push(failure);
+    this.#failures.push(this.title === '' ? failure : `${this.title}: ${failure}`);
   }
 }

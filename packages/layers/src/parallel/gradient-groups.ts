@@ -1,0 +1,19 @@
+import type { ProcessGroup } from '@fmoe/comm';
+
+const made = new WeakMap<ProcessGroup, ProcessGroup>();
+
+/**
+ * For each group one of the same ranks that only gradients use. An exchange of rows in backward must not wait behind gradients, and
+ * on a rank that misses a gradient the two come in another order. Made once for a group; all of its members must come here then.
+ */
+export function gradientGroups(groups: ReadonlyMap<string, ProcessGroup>): Map<string, ProcessGroup> {
+  return new Map([...groups].map(([tag, group]) => [tag, gradientGroup(group)]));
+}
+
+function gradientGroup(group: ProcessGroup): ProcessGroup {
+  if (group.size === 1) return group;
+  const own = made.get(group) ?? group.split(0, group.rank, `${group.name}/gradients`)!;
+  own.timeout = group.timeout;
+  made.set(group, own);
+  return own;
+}
