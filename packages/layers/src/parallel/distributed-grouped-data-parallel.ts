@@ -89,7 +89,9 @@ export class DistributedGroupedDataParallel<Model extends nn.Module = nn.Module>
     // A group larger than dp has ranks that see the same tokens, whose gradients are all the same.
     const divisorOf = (tag: string, group: ProcessGroup | null): number =>
       divisors[tag] ?? (scale === 'group' ? (group?.size ?? 1) : Math.max(replicas, group?.size ?? 1));
-    const buckets = makeBuckets(module.namedParameters(), overlap ? gradientGroups(groups) : groups, {
+    const learning = [...module.namedParameters()].filter(([, { requiresGrad }]) => requiresGrad);
+    const tags = new Set(learning.map(([, parameter]) => tagOf(parameter)));
+    const buckets = makeBuckets(learning, overlap ? gradientGroups(groups, tags) : groups, {
       bucketBytes,
       divisorOf: noScale ? () => 1 : divisorOf,
     });

@@ -21,10 +21,9 @@ export interface BucketOptions {
 }
 
 /**
- * The parameters that learn, in the order of backward (last ones first), in buckets of one tag, dtype and device. All ranks make
- * the same buckets.
+ * Parameters in the order of backward (last ones first), in buckets of one tag, dtype and device. All ranks make the same buckets.
  *
- * @param parameters in the order of the model, on their device
+ * @param parameters those that learn, in the order of the model, on their device
  * @throws FmoeError ERR_ARGUMENT for a tag that no group has
  */
 export function makeBuckets(
@@ -39,7 +38,6 @@ export function makeBuckets(
     open.delete(key);
   };
   for (const [name, parameter] of [...parameters].reverse()) {
-    if (!parameter.requiresGrad) continue;
     const tag = tagOf(parameter);
     const group = groupOf(tag, name, groups);
     const key = `${tag} ${parameter.dtype} ${parameter.device}`;
