@@ -14,6 +14,7 @@ const transports = [first!, ...others.filter(({ device }) => device === 'cuda')]
 interface Report {
   rank: number;
   sameBatch: number;
+  sameGlobalBatch: number;
   resumed: Record<string, number>;
 }
 
@@ -42,8 +43,9 @@ for (const transport of transports) {
         writeFileSync(configFile, JSON.stringify(config));
         const reports = await train(processes);
         expect(reports.length).toBe(processes);
-        for (const { sameBatch, resumed } of reports) {
+        for (const { sameBatch, sameGlobalBatch, resumed } of reports) {
           expect(sameBatch).toBeLessThan(1e-10);
+          expect(sameGlobalBatch).toBeLessThan(1e-10);
           expect(Object.keys(resumed).map(Number).sort()).toEqual([...saved].sort());
           for (const difference of Object.values(resumed)) expect(difference).toBeLessThan(1e-10);
         }

@@ -27,6 +27,11 @@ export function buildModel(
   });
 }
 
+/** The dtype of the parameters of a run. */
+export function parameterType({ training }: ResolvedConfig): 'float32' | 'float64' {
+  return training.precision === 'float64' ? 'float64' : 'float32';
+}
+
 function withPlugins(moe: NonNullable<ResolvedConfig['model']['moe']>, plugins: MoEPlugins): MoEConfig {
   const { gate, expert, ...options } = moe;
   if (expert !== undefined && plugins.expert === undefined) {

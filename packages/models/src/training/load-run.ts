@@ -1,6 +1,6 @@
 import { manualSeed } from '@fmoe/torch';
 import type { Vocabulary } from '../data/vocabulary.js';
-import { buildModel } from './build-model.js';
+import { buildModel, parameterType } from './build-model.js';
 import { loadModel } from './checkpoint/index.js';
 import type { ResolvedConfig } from './config/index.js';
 import { chooseDevice } from './device.js';
@@ -40,8 +40,8 @@ export async function loadRun(
   const plugins = await loadPlugins(config.model);
   manualSeed(config.seed);
   const model = buildModel(config.model, vocabulary.size, plugins);
+  model.to({ device, dtype: parameterType(config) });
   const { step } = loadModel(checkpoint, model);
-  model.to({ device });
   model.eval();
   return { config, vocabulary, model, device, step };
 }

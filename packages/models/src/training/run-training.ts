@@ -1,7 +1,7 @@
 import { initProcessGroup, type ProcessGroup, readRendezvous } from '@fmoe/comm';
 import { cuda, FmoeError, manualSeed, setNumThreads } from '@fmoe/torch';
 import { loadCorpus } from '../data/load-corpus.js';
-import { buildModel } from './build-model.js';
+import { buildModel, parameterType } from './build-model.js';
 import type { ResolvedConfig } from './config/index.js';
 import { chooseDevice } from './device.js';
 import { JsonlSink, type MetricSink, TensorBoardSink } from './metrics/index.js';
@@ -58,7 +58,7 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
   if (config.threads !== undefined) setNumThreads(config.threads);
   manualSeed(config.seed);
   const model = buildModel(config.model, corpus.vocabulary.size, plugins, group);
-  model.to({ device });
+  model.to({ device, dtype: parameterType(config) });
   const isFirst = group === null || group.rank === 0;
   // What is dropped at random is another thing on each rank.
   if (!isFirst) manualSeed(1_000_003 * config.seed + group.rank);

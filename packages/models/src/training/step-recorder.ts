@@ -22,7 +22,7 @@ export class StepRecorder {
   /** @param capacity most steps between two calls of {@link read} */
   constructor(capacity: number, device: string) {
     this.#capacity = capacity;
-    this.#table = keep(zeros([capacity, columns], { dtype: 'float32', device }));
+    this.#table = keep(zeros([capacity, columns], { dtype: 'float64', device }));
   }
 
   get isFull(): boolean {
@@ -33,7 +33,7 @@ export class StepRecorder {
   add(loss: Tensor, balanceLoss: Tensor, gradientNorm: Tensor): void {
     tidy(() =>
       noGrad(() => {
-        const values = stack([loss, balanceLoss, gradientNorm].map((value) => value.detach().float()));
+        const values = stack([loss, balanceLoss, gradientNorm].map((value) => value.detach().to('float64')));
         this.#table.select(0, this.#rows).copy_(values);
       }),
     );
@@ -57,7 +57,7 @@ export class StepRecorder {
       const all = combine(own.clone());
       // Every rank has the norm of all gradients.
       all.narrow(1, columns - 1, 1).copy_(norms);
-      return Array.from(all.cpu().data() as Float32Array);
+      return Array.from(all.cpu().data() as Float64Array);
     });
     const column = (index: number): number[] => values.filter((_, i) => i % columns === index);
     const [loss, balanceLoss, gradientNorm] = [column(0), column(1), column(2)];

@@ -93,7 +93,8 @@ export class Trainer {
     });
     this.#ranks = new TrainingRanks(options.group ?? null, model);
     this.#columns = this.#ranks.columnsOf(training.batchSize);
-    const chunks = Math.min(training.batchChunk, this.#columns[1] - this.#columns[0]);
+    // As many on each rank, whose layers meet in every chunk.
+    const chunks = Math.min(training.batchChunk, Math.floor(training.batchSize / this.#ranks.size));
     this.#memories = Array.from({ length: chunks }, () => new SegmentMemory());
     this.#recorder = new StepRecorder(logging.every, device);
     this.#parameters = model.parameters();
@@ -186,7 +187,8 @@ export class Trainer {
       const chunks = splitColumns(batch, this.#columns, this.#memories.length);
       const parts = chunks.map((part, chunk) => {
         const share = part.target.shape[1]! / batchSize;
-        const accumulate = () => this.#accumulate(part, this.#memories[chunk]!, share);
+        const balanceShare = this.#balanceShare(chunk) ?? share;
+        const accumulate = () => this.#accumulate(part, this.#memories[chunk]!, share, balanceShare);
         return chunk < chunks.length - 1 ? this.#ranks.withoutCombining(accumulate) : accumulate();
       });
       const norm = this.#ranks.combineAndClip(this.#parameters, clip > 0 ? clip : Number.MAX_VALUE);
@@ -196,8 +198,24 @@ export class Trainer {
     });
   }
 
+  /**
+   * What a chunk's balance loss counts for where gates compute it over all ranks: it is the same one on each of them, whose mean
+   * the gates expect. Undefined where it is the loss of this rank's tokens alone.
+   */
+  #balanceShare(chunk: number): number | undefined {
+    const { model, training } = this.#options.config;
+    if (model.moe?.gateOptions['globalBatch'] !== true) return undefined;
+    const { size } = this.#ranks;
+    let columns = 0;
+    for (let rank = 0; rank < size; rank++) {
+      const [from, to] = this.#ranks.columnsOf(training.batchSize, rank);
+      columns += spanOfChunk(to - from, this.#memories.length, chunk)[1];
+    }
+    return columns / training.batchSize / size;
+  }
+
   /** Adds the gradients of one chunk; returns its share of the loss and of the balance loss. */
-  #accumulate(part: Batch, memory: SegmentMemory, share: number): [Tensor, Tensor] {
+  #accumulate(part: Batch, memory: SegmentMemory, share: number, balanceShare: number): [Tensor, Tensor] {
     const { precision, balanceWeight } = this.#options.config.training;
     const forward = () => this.model.call(part.data, part.target, memory.tensors);
     const { loss, mems } =
@@ -205,7 +223,7 @@ export class Trainer {
         ? autocast({ device: this.#options.device.split(':')[0]!, dtype: 'bfloat16' }, forward)
         : forward();
     const mean = (loss.dtype === 'float64' ? loss : loss.float()).mean().mul(share);
-    const balance = collectBalanceLoss(this.model)?.mul(share);
+    const balance = collectBalanceLoss(this.model)?.mul(balanceShare);
     const total = balance !== undefined && balanceWeight > 0 ? mean.add(balance.mul(balanceWeight)) : mean;
     total.backward();
     memory.replace(mems);

@@ -35,12 +35,12 @@ export class TrainingRanks {
   }
 
   /**
-   * This rank's columns of a batch: the first, and one past the last.
+   * The columns of a batch that a rank has, this one by default: the first, and one past the last.
    *
    * @throws FmoeError ERR_CONFIG when there are fewer columns than ranks
    */
-  columnsOf(batchSize: number): [number, number] {
-    const { rank, size } = this;
+  columnsOf(batchSize: number, rank: number = this.rank): [number, number] {
+    const { size } = this;
     if (batchSize < size) {
       throw new FmoeError(
         'ERR_CONFIG',

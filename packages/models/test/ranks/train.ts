@@ -64,8 +64,21 @@ train(aloneInChunks, steps);
 train(balanced, steps);
 const sameBatch = difference(balanced, aloneInChunks);
 
-// Without one the tokens' losses just add up, however they are divided.
-const config = makeConfig(0, 2);
+// Or the gates take the tokens of all ranks for one batch, also where some ranks have more of them than others.
+const global = makeConfig(0.5, 1);
+const { moe } = global.model;
+const globalBatch: ResolvedConfig = {
+  ...global,
+  model: { ...global.model, moe: { ...moe!, gateOptions: { ...moe!.gateOptions, globalBatch: true } } },
+};
+const aloneAtOnce = makeTrainer(globalBatch, null);
+const balancedTogether = makeTrainer(globalBatch, world);
+train(aloneAtOnce, steps);
+train(balancedTogether, steps);
+const sameGlobalBatch = difference(balancedTogether, aloneAtOnce);
+
+// Without one the tokens' losses just add up, however they are divided: into fewer chunks where a rank has fewer columns.
+const config = makeConfig(0, 3);
 const alone = makeTrainer(config, null);
 train(alone, steps);
 const resumed: Record<string, number> = {};
@@ -86,4 +99,4 @@ const again = makeTrainer(config, world);
 again.restore(trainer.checkpoints.find('last'));
 train(again, steps);
 resumed[size] = difference(again, alone);
-console.log(JSON.stringify({ rank, sameBatch, resumed }));
+console.log(JSON.stringify({ rank, sameBatch, sameGlobalBatch, resumed }));

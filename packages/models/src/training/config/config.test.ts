@@ -104,7 +104,7 @@ describe('resolveConfig', () => {
     [
       'an unknown choice',
       set('training.precision', 'fp16'),
-      /'training\.precision' is 'fp16' \(expected 'float32' or 'bfloat16-autocast'\)/,
+      /'training\.precision' is 'fp16' \(expected 'float32' or 'float64' or 'bfloat16-autocast'\)/,
     ],
     [
       'more chosen experts than there are',

@@ -51,7 +51,8 @@ export const trainingSchema = z.strictObject({
   clip: rate.default(0.25),
   /** Weight of the MoE layers' balance losses in the loss. */
   balanceWeight: rate.default(0),
-  precision: z.enum(['float32', 'bfloat16-autocast']).default('float32'),
+  /** Of parameters and arithmetic; `bfloat16-autocast` keeps the parameters in float32. */
+  precision: z.enum(['float32', 'float64', 'bfloat16-autocast']).default('float32'),
   optimizer: optimizerSchema.prefault({ kind: 'adam' }),
   schedule: scheduleSchema.prefault({ kind: 'cosine' }),
 });
