@@ -1,6 +1,7 @@
 import type { ProcessGroup } from '@fmoe/comm';
 import {
   cat,
+  checkpoint,
   keep,
   manualSeed,
   nn,
@@ -173,6 +174,24 @@ describeEachDevice('the options of FMoE', (device) => {
       const whole = (x: Tensor) =>
         bruteForce(layer.gate, x, rowOf(layer)).add(layer.shared_experts!.forward(x) as Tensor);
       expectSameOutputAndGradients(layer, tokens(5), whole, unevenWeights);
+    });
+  });
+
+  it('identity experts leave half precision as it is', () => {
+    tidy(() => {
+      const layer = new FMoETransformerMLP({ numExpert: 1, numIdentityExpert: 1, dModel: 6, dHidden: 4 });
+      const x = randn([5, 6], { dtype: 'bfloat16', device });
+      expect(layer.to({ dtype: 'bfloat16', device }).forward(x).dtype).toBe('bfloat16');
+    });
+  });
+
+  it('counts the load of a checkpointed pass once', () => {
+    tidy(() => {
+      const layer = new FMoE({ numExpert: 3, dModel: 6, expert }).to(place);
+      checkpoint((x) => layer.forward(x), tokens(5))
+        .sum()
+        .backward();
+      expect(layer.load.read().reduce((a, b) => a + b)).toBe(10);
     });
   });
 
@@ -356,6 +375,43 @@ describe('the options refuse', () => {
     ['a mask for other tokens', masked(zeros([3], { dtype: 'int64' })), 'ERR_SHAPE', /each of 4 tokens/],
     ['a floating-point mask', masked(zeros([4])), 'ERR_DTYPE', /mask is float32/],
     ['a value for kept tokens', () => layer({ maskDict: { 0: 1 } }), 'ERR_ARGUMENT', /key 0/],
+    [
+      'a mask that is no tensor',
+      () => layer({ mask: [0, 1, 0, 1] }).forward(randn([4, 6])),
+      'ERR_ARGUMENT',
+      /mask must be/,
+    ],
+    ['a value that is none', () => layer({ maskDict: { 1: 'a' } }), 'ERR_ARGUMENT', /has a for 1/],
+    [
+      'a value for kept tokens set later',
+      () => {
+        layer().maskDict = { 0: 7 };
+      },
+      'ERR_ARGUMENT',
+      /key 0/,
+    ],
+    [
+      'a value for rows of another width',
+      () =>
+        layer({
+          mask: keep(tensor([0, 1, 0, 1], { dtype: 'int64' })),
+          maskDict: { 1: keep(zeros([2, 6])) },
+        }).forward(randn([4, 6])),
+      'ERR_SHAPE',
+      /\[2, 6\] for 1, expected a number or \[6\]/,
+    ],
+    [
+      'experts of another width beside identity experts',
+      () => layer({ expert: () => new nn.Linear(6, 1), numIdentityExpert: 1 }).forward(randn([4, 6])),
+      'ERR_SHAPE',
+      /experts give \[4, 1\] and identity experts \[4, 6\]/,
+    ],
+    [
+      'a shared expert of another width',
+      () => layer({ sharedExpert: () => new nn.Linear(6, 1) }).forward(randn([4, 6])),
+      'ERR_SHAPE',
+      /the shared expert \[4, 1\]/,
+    ],
     ['a value for no mask', () => layer({ maskDict: { a: 1 } }), 'ERR_ARGUMENT', /key a/],
     ['a nest with differing rows', nested([randn([4, 6]), randn([3, 6])]), 'ERR_SHAPE', /\[4, 6\], \[3, 6\]/],
     ['an empty nest', nested({}), 'ERR_SHAPE', /got none/],

@@ -1,5 +1,5 @@
 /** Shape letters: T tokens, D' width of the output. */
-import { FmoeError, type Tensor, tensor, where, zeros } from '@fmoe/torch';
+import { FmoeError, Tensor, tensor, where, zeros } from '@fmoe/torch';
 import { leavesOf, mapNest, type Nest } from './nest.js';
 
 /** What masked tokens get, by the value that the mask holds for them: a number, or a tensor that fits their rows `[D']`. */
@@ -36,6 +36,7 @@ export function withMask(
     for (const [key, value] of Object.entries(maskDict)) {
       const filler =
         typeof value === 'number' ? tensor(value, { dtype, device }) : value.to({ dtype, device });
+      checkFiller(owner, key, filler, width);
       whole = where(flat.eq(Number(key)).unsqueeze(1), filler, whole);
     }
     return whole;
@@ -43,6 +44,12 @@ export function withMask(
 }
 
 function checkMask(owner: string, mask: Tensor, tokens: number): void {
+  if (!(mask instanceof Tensor)) {
+    throw new FmoeError('ERR_ARGUMENT', `${owner}: mask must be a tensor or null, got ${String(mask)}.`, {
+      op: owner,
+      argument: 'mask',
+    });
+  }
   if (mask.dtype.includes('float')) {
     throw new FmoeError('ERR_DTYPE', `${owner}: mask is ${mask.dtype}, expected integers or bools.`, {
       op: owner,
@@ -58,15 +65,35 @@ function checkMask(owner: string, mask: Tensor, tokens: number): void {
   );
 }
 
-/** @throws FmoeError `ERR_ARGUMENT` for keys that are no integers other than 0, the mask of tokens that are kept. */
+function checkFiller(owner: string, key: string, value: Tensor, width: number): void {
+  const { shape } = value;
+  if (shape.length === 0 || (shape.length === 1 && (shape[0] === 1 || shape[0] === width))) return;
+  throw new FmoeError(
+    'ERR_SHAPE',
+    `${owner}: maskDict has a tensor of shape [${shape.join(', ')}] for ${key}, expected a number or [${width}].`,
+    { op: owner, argument: 'maskDict', shapes: [shape] },
+  );
+}
+
+/**
+ * @throws FmoeError `ERR_ARGUMENT` for keys that are no integers other than 0, the mask of tokens that are kept, and for values that
+ * are no numbers or tensors.
+ */
 export function checkMaskValues(owner: string, values: MaskValues): MaskValues {
-  for (const key of Object.keys(values)) {
-    if (Number.isInteger(Number(key)) && Number(key) !== 0) continue;
-    throw new FmoeError(
-      'ERR_ARGUMENT',
-      `${owner}: maskDict has the key ${key}; keys are the mask's integers, and 0 means that a token is kept.`,
-      { op: owner, argument: 'maskDict' },
-    );
+  const refuse = (problem: string): never => {
+    throw new FmoeError('ERR_ARGUMENT', `${owner}: maskDict ${problem}.`, {
+      op: owner,
+      argument: 'maskDict',
+    });
+  };
+  if (typeof values !== 'object' || values === null) refuse(`must be an object, got ${String(values)}`);
+  for (const [key, value] of Object.entries(values)) {
+    if (!Number.isInteger(Number(key)) || Number(key) === 0) {
+      refuse(`has the key ${key}; keys are the mask's integers, and 0 means that a token is kept`);
+    }
+    if (typeof value !== 'number' && !(value instanceof Tensor)) {
+      refuse(`has ${String(value)} for ${key}, expected a number or a tensor`);
+    }
   }
   return values;
 }

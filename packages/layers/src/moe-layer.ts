@@ -10,7 +10,7 @@ import { type GateSource, makeGate } from './gates/gate-factory.js';
 import { NaiveGate } from './gates/naive-gate.js';
 import { resolveRoute } from './gates/route.js';
 import { checkMaskValues, type MaskValues, withMask } from './mask.js';
-import { leavesOf, mapNest, type Nest } from './nest.js';
+import { addToOutput, leavesOf, mapNest, type Nest } from './nest.js';
 import { splitNullExperts } from './null-experts.js';
 import { acrossRanks } from './parallel/across-ranks.js';
 import { type LocalExperts, placeExperts } from './parallel/local-experts.js';
@@ -79,7 +79,7 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
    * losses and experts, and get what {@link maskDict} has for their mask, or zeros.
    */
   mask: Tensor | null;
-  maskDict: MaskValues;
+  #maskDict: MaskValues = {};
   readonly sliceGroup: ProcessGroup | null;
   readonly moeGroup: ProcessGroup | null;
   /** Where the experts are; null when all of them are here. */
@@ -118,7 +118,19 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
     this.load = new LoadStatistics(numChoices);
     this.gateHook = options.gateHook ?? null;
     this.mask = options.mask ?? null;
-    this.maskDict = checkMaskValues(owner, options.maskDict ?? {});
+    this.maskDict = options.maskDict ?? {};
+  }
+
+  /**
+   * What masked tokens get, by the value that {@link mask} has for them; zeros where it says nothing. Set, it is checked.
+   *
+   * @throws FmoeError `ERR_ARGUMENT` for keys that are no integers other than 0, and values that are no numbers or tensors
+   */
+  get maskDict(): MaskValues {
+    return this.#maskDict;
+  }
+  set maskDict(values: MaskValues) {
+    this.#maskDict = checkMaskValues(this.owner, values);
   }
 
   /**
@@ -209,8 +221,14 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
     const split = splitNullExperts(plan, topScore, numExpert, numZeroExpert, numIdentityExpert);
     let output: Nest = this.throughExperts(x, topScore, split.plan);
     const { identityScore } = split;
-    if (identityScore) output = mapNest(output, (leaf, own) => leaf.add(own.mul(identityScore)), x);
-    if (this.shared_experts) output = mapNest(output, (a, b) => a.add(b), this.shared_experts.call(x));
+    if (identityScore) {
+      // Scores may have more precision than tokens.
+      const own = mapNest(x, (leaf) => leaf.mul(identityScore).to(leaf.dtype));
+      output = addToOutput(this.owner, output, 'identity experts', own);
+    }
+    if (this.shared_experts) {
+      output = addToOutput(this.owner, output, 'the shared expert', this.shared_experts.call(x));
+    }
     return output as Output;
   }
 

@@ -38,6 +38,25 @@ export function sameForm(a: Nest, b: Nest): boolean {
   );
 }
 
+/**
+ * What else a layer computes for the tokens, added to what its experts gave.
+ *
+ * @param what gave `addend`
+ * @throws FmoeError `ERR_SHAPE` when the two are not of one form and their tensors of one shape
+ */
+export function addToOutput(owner: string, output: Nest, what: string, addend: Nest): Nest {
+  const shapes = [output, addend].map((nest) => leavesOf(nest).map(({ shape }) => shape));
+  if (!sameForm(output, addend) || JSON.stringify(shapes[0]) !== JSON.stringify(shapes[1])) {
+    const [experts, other] = shapes.map((list) => list.map((shape) => `[${shape.join(', ')}]`).join(', '));
+    throw new FmoeError(
+      'ERR_SHAPE',
+      `${owner}: the experts give ${experts} and ${what} ${other}; both must give tensors of the same shapes, in the same nest.`,
+      { op: owner, shapes: shapes.flat() },
+    );
+  }
+  return mapNest(output, (a, b) => a.add(b), addend);
+}
+
 function isList(nest: Nest): nest is readonly Nest[] {
   return Array.isArray(nest);
 }

@@ -1,5 +1,5 @@
 /** Shape letters: T tokens, N all experts, K top-k. */
-import { nn, noGrad, type Tensor, zeros } from '@fmoe/torch';
+import { isGradEnabled, nn, noGrad, type Tensor, zeros } from '@fmoe/torch';
 
 /**
  * Counts how many slots each expert of a layer received. The counts stay on the layer's device and add up from step to step;
@@ -10,7 +10,10 @@ export class LoadStatistics extends nn.Module {
   declare readonly counts: Tensor;
   /** `[1]` int64: the slots that the tokens had, those without an expert included. Not part of the state dict. */
   declare readonly slots: Tensor;
-  /** When to count: in training mode, in both modes, or not at all. */
+  /**
+   * When to count: in training mode with gradients, always, or not at all. A checkpointed pass runs twice, the first time without
+   * gradients.
+   */
   when: 'training' | 'always' | 'never' = 'training';
 
   constructor(numExpert: number) {
@@ -26,7 +29,7 @@ export class LoadStatistics extends nn.Module {
    * @param slots how many slots the tokens had, T·K; what the counts lack of them was dropped. Unknown when left out.
    */
   add(counts: Tensor, slots?: number): void {
-    if (this.when === 'never' || (this.when === 'training' && !this.training)) return;
+    if (this.when === 'never' || (this.when === 'training' && !(this.training && isGradEnabled()))) return;
     noGrad(() => {
       this.counts.add_(counts);
       if (slots !== undefined) this.slots.add_(slots);

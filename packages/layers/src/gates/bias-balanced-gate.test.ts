@@ -94,6 +94,18 @@ describeEachDevice('BiasBalancedGate', (device) => {
     expect(gate.tokensPerExpert.sum().item()).toBe(18);
   });
 
+  it('keeps its bias as it is when the module becomes bfloat16', () => {
+    const gate = prepare(new BiasBalancedGate({ ...sizes, topK: 2, biasUpdate: 'manual' }), device).to(
+      'float32',
+    );
+    const bias = [1.003, -2.005, 0.001, 0, 3, -1];
+    gate.expert_bias.copy_(tensor(bias, { device }));
+    gate.to('bfloat16');
+    expect([gate.gate.weight.dtype, gate.expert_bias.dtype]).toEqual(['bfloat16', 'float32']);
+    expectAllClose(gate.expert_bias, bias, { rtol: 1e-7, atol: 0 });
+    expect(forwardTokens(gate, randn([4, 5], { dtype: 'bfloat16', device })).topIdx.shape).toEqual([4, 2]);
+  });
+
   it('passes gradients of the scores, and of a loss that is asked for', () => {
     const gate = new BiasBalancedGate({ ...sizes, topK: 2, biasUpdate: 'manual', balance: true });
     expectGradients(prepare(gate, device), tokens(4, 5, device));

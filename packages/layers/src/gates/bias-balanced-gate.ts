@@ -1,6 +1,6 @@
 /** Shape letters: N all experts. */
 import { isGradEnabled, noGrad, type Tensor, tidy, zeros } from '@fmoe/torch';
-import { checkNumber, checkOneOf } from './check-options.js';
+import { checkNumber, checkOneOf, withDefaults } from './check-options.js';
 import { sumOverBatch } from './global-batch.js';
 import type { Demand } from './router-gate.js';
 import { TopKGate, type TopKGateOptions } from './topk-gate.js';
@@ -33,23 +33,21 @@ export class BiasBalancedGate extends TopKGate {
 
   /** @throws FmoeError `ERR_ARGUMENT` for settings out of range. */
   constructor(options: BiasBalancedGateOptions) {
-    super({ balance: false, ...options });
+    super(withDefaults({ balance: false }, options));
     const owner = this.constructor.name;
     this.biasUpdateRate = checkNumber(owner, 'biasUpdateRate', options.biasUpdateRate ?? 1e-3);
     this.biasUpdate = checkOneOf(owner, 'biasUpdate', options.biasUpdate ?? 'automatic', [
       'automatic',
       'manual',
     ]);
-    this.registerBuffer('expert_bias', zeros([this.numExpert]));
+    // A step of 0.001 would vanish in half precision.
+    this.registerBuffer('expert_bias', zeros([this.numExpert]), { keepsPrecision: true });
     this.registerBuffer('tokensPerExpert', zeros([this.numExpert], { dtype: 'int64' }), {
       persistent: false,
     });
   }
 
   protected override selectionBias(): Tensor {
-    const { dtype } = this.expert_bias;
-    // A step of 0.001 would vanish in half precision, which a cast of the whole module may have brought.
-    if (dtype === 'float16' || dtype === 'bfloat16') this.setBuffer('expert_bias', this.expert_bias.float());
     return this.expert_bias;
   }
 

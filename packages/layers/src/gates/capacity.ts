@@ -49,7 +49,9 @@ export function limitSlots(
   const { device } = topIdx;
   return noGrad(() => {
     const total = sumOverBatch(full([], tokens, { dtype: 'float64', device }), group);
-    const capacity = slotsFor(total).to('int64').expand([numExpert]).contiguous();
+    // No expert takes more than all slots; a larger number might not fit 64 bits.
+    const slots = slotsFor(total).minimum(total.mul(choices));
+    const capacity = slots.to('int64').expand([numExpert]).contiguous();
     if (group === null) return pruneGateByCapacity(topIdx, capacity);
     // Each choice gets experts of its own, so that one count and one pruning serve all choices.
     const first = arange(choices, { dtype: 'int64', device }).mul(numExpert);

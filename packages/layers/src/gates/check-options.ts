@@ -1,5 +1,14 @@
 import { FmoeError } from '@fmoe/torch';
 
+/** Options with defaults for those that are left out; one that is given as undefined is left out. */
+export function withDefaults<Options extends object>(
+  defaults: Partial<NoInfer<Options>>,
+  options: Options,
+): Options {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  return { ...defaults, ...(Object.fromEntries(given) as Options) };
+}
+
 /** A finite number of at least 0, or with `above` more than that, else `ERR_ARGUMENT` with the gate's and the option's name. */
 export function checkNumber(
   owner: string,

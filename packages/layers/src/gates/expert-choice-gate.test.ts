@@ -54,6 +54,21 @@ describeEachDevice('ExpertChoiceGate', (device) => {
     ).toBe(true);
   });
 
+  it('takes null for no limit', () => {
+    const gate = new ExpertChoiceGate({ ...sizes, topK: 1, capacity: null }).to({ device });
+    expect(gate.capacity).toEqual([null, null]);
+    expect(gate.forward(randn([8, 5], { device })).rowToken.shape).toEqual([32]);
+  });
+
+  it('gives its router a gradient without tokens', () => {
+    const gate = new ExpertChoiceGate({ ...sizes, topK: 1 }).to({ device });
+    gate
+      .forward(randn([0, 5], { device }))
+      .rowScore.sum()
+      .backward();
+    expect(gate.gate.weight.grad!.abs().sum().item()).toBe(0);
+  });
+
   it('takes one expert, and no tokens', () => {
     const gate = new ExpertChoiceGate({ dModel: 5, numExpert: 1, topK: 1 }).to({ device });
     expect(cellsOf(gate.forward(randn([3, 5], { device })), 3, 1)).toEqual([[1], [1], [1]]);

@@ -1,5 +1,6 @@
 /** Shape letters: T tokens, N all experts, K top-k, C tokens an expert. */
 import { arange, type Tensor, where } from '@fmoe/torch';
+import { withDefaults } from './check-options.js';
 import { tokensOfRanks } from './global-batch.js';
 import type { ExpertRoute } from './route.js';
 import { LinearGate, type RouterOptions } from './router-gate.js';
@@ -18,7 +19,7 @@ export type ExpertChoiceGateOptions = Omit<RouterOptions, 'balance' | 'balanceWe
 export class ExpertChoiceGate extends LinearGate {
   /** @throws FmoeError `ERR_ARGUMENT` for settings out of range. */
   constructor(options: ExpertChoiceGateOptions) {
-    super({ ...options, capacity: options.capacity ?? 1, balance: false });
+    super({ ...withDefaults({ capacity: 1 }, options), balance: false });
   }
 
   protected override route(logits: Tensor): ExpertRoute {
@@ -50,7 +51,8 @@ export class ExpertChoiceGate extends LinearGate {
   }
 
   private scoreOf(probability: Tensor, token: Tensor): Tensor {
-    if (probability.shape[0] === 0) return probability.newZeros([token.numel()]);
+    // A sum of nothing, so that the router has a gradient without tokens as well.
+    if (probability.shape[0] === 0) return probability.sum().expand([token.numel()]);
     return probability.t().gather(1, token).reshape([-1]);
   }
 }

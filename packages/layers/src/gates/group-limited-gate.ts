@@ -3,7 +3,7 @@ import { topkGate } from '@fmoe/kernels';
 import { FmoeError, type Tensor, zerosLike } from '@fmoe/torch';
 import { checkSize } from '../check.js';
 import { BiasBalancedGate, type BiasBalancedGateOptions } from './bias-balanced-gate.js';
-import { checkOneOf } from './check-options.js';
+import { checkOneOf, withDefaults } from './check-options.js';
 import type { Choice } from './router-gate.js';
 
 /** Settings of {@link GroupLimitedGate}. */
@@ -33,7 +33,7 @@ export class GroupLimitedGate extends BiasBalancedGate {
 
   /** @throws FmoeError `ERR_ARGUMENT` for groups that do not divide the experts or cannot hold K of them. */
   constructor(options: GroupLimitedGateOptions) {
-    super({ biasUpdateRate: 0, balance: !options.biasUpdateRate, ...options });
+    super(withDefaults({ biasUpdateRate: 0, balance: !options.biasUpdateRate }, options));
     const owner = this.constructor.name;
     const { numExpert, topK } = this;
     this.numGroups = checkSize(owner, 'numGroups', options.numGroups);

@@ -1,7 +1,7 @@
 /** Shape letters: T tokens, N all experts. */
 import { topkGate } from '@fmoe/kernels';
 import { cat, type Tensor, where } from '@fmoe/torch';
-import { checkFixedTopK } from './check-options.js';
+import { checkFixedTopK, withDefaults } from './check-options.js';
 import { type Choice, LinearGate, type RouterOptions } from './router-gate.js';
 
 /** Settings of {@link GShardGate} and {@link DCGate}. `topK` must be 2. */
@@ -22,7 +22,7 @@ export class GShardGate extends LinearGate {
 
   /** @throws FmoeError `ERR_ARGUMENT` for a `topK` other than 2, and settings out of range. */
   constructor(options: GShardGateOptions) {
-    super({ capacity: [1.2, 2.4], ...options }, 'gshard');
+    super(withDefaults({ capacity: [1.2, 2.4] }, options), 'gshard');
     checkFixedTopK(this.constructor.name, this.topK, 2);
     this.randomRouting = options.randomRouting ?? true;
   }

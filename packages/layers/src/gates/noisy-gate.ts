@@ -4,7 +4,7 @@ import { empty, nn, type Tensor, where } from '@fmoe/torch';
 import { squaredVariation } from '../balance/balance-loss.js';
 import { differentiableSum } from './global-batch.js';
 import { type Choice, RouterGate, type RouterOptions } from './router-gate.js';
-import { routerLogits } from './router-logits.js';
+import { routerLogits, toRouterDtype } from './router-logits.js';
 
 /** Added to the noise's standard deviation, so that it never vanishes in training. */
 const leastNoise = 1e-2;
@@ -49,7 +49,9 @@ export class NoisyGate extends RouterGate {
   private loadLoss(clean: Tensor, noisy: Tensor, deviation: Tensor): Tensor {
     // Every expert takes every token: the load is even.
     if (this.topK === this.numExpert) return clean.mul(0).sum();
-    const load = differentiableSum(this.expectedLoad(clean, noisy, deviation), this.batchGroup);
+    // In float32 at least: a sum over all tokens does not fit half precision.
+    const wide = [clean, noisy, deviation].map((logits) => toRouterDtype(logits, null));
+    const load = differentiableSum(this.expectedLoad(...(wide as [Tensor, Tensor, Tensor])), this.batchGroup);
     return squaredVariation(load).mul(this.balanceWeight);
   }
 

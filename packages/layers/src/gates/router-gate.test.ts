@@ -1,5 +1,15 @@
 /** What all gates with a router share. Shape letters: T tokens, D model width, N all experts, K top-k. */
-import { autocast, checkpoint, getRngState, manualSeed, rand, randn, type Tensor, tensor } from '@fmoe/torch';
+import {
+  autocast,
+  checkpoint,
+  getRngState,
+  manualSeed,
+  nn,
+  rand,
+  randn,
+  type Tensor,
+  tensor,
+} from '@fmoe/torch';
 import { describeEachDevice, expectAllClose } from '@fmoe/torch/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
 import {
@@ -14,7 +24,23 @@ import {
 } from '../../test/gate-checks.js';
 import { balance, prune, softmax, sum, topK, zLoss } from '../../test/plain-gates.js';
 import { FMoETransformerMLP } from '../fmoe-transformer-mlp.js';
-import { NaiveGate, NoisyGate, type RouterOptions, TopKGate } from './index.js';
+import {
+  BiasBalancedGate,
+  ExpertChoiceGate,
+  GroupLimitedGate,
+  type GroupLimitedGateOptions,
+  GShardGate,
+  NaiveGate,
+  NoisyGate,
+  type RouterDtype,
+  type RouterGate,
+  type RouterOptions,
+  SwipeGate,
+  SwitchGate,
+  TopKGate,
+} from './index.js';
+
+const { normal_ } = nn.init;
 
 beforeEach(() => {
   manualSeed(24);
@@ -128,6 +154,49 @@ describeEachDevice('every gate with a router', (device) => {
     const exact = topK(plainLogits(narrow, x.float()), 2).topScore;
     expectAllClose(topScore, exact, { rtol: 0.05, atol: 0.02 });
     expect(() => expectAllClose(topScore, exact, { rtol: 1e-6, atol: 1e-7 })).toThrow();
+  });
+
+  it('takes a capacity of any size', () => {
+    const gate = naive({ topK: 2, capacity: 1e30 });
+    expect(
+      Number(
+        forwardTokens(gate, tokens(19, 5, device))
+          .plan!.counts.sum()
+          .item(),
+      ),
+    ).toBe(38);
+  });
+
+  it('takes an option that is undefined as one that is left out', () => {
+    const none = { topK: undefined, capacity: undefined, jitter: undefined, balance: undefined } as object;
+    const shown = ({ topK, capacity, jitter, balance }: RouterGate) => ({ topK, capacity, jitter, balance });
+    for (const Gate of [SwitchGate, GShardGate, BiasBalancedGate, SwipeGate, ExpertChoiceGate]) {
+      expect(shown(new Gate({ ...sizes, ...none }))).toEqual(shown(new Gate(sizes)));
+    }
+    const groups = { numGroups: 2, groupTopK: 1, biasUpdateRate: undefined } as object;
+    const gate = new GroupLimitedGate({ ...sizes, ...none, ...groups } as GroupLimitedGateOptions);
+    expect([gate.biasUpdateRate, gate.balance]).toEqual([0, 'switch']);
+  });
+
+  it('adds up losses of many tokens in float32, whatever its logits are in', () => {
+    const x = randn([4000, 5], { device });
+    const build = (routerDtype: RouterDtype): RouterGate[] => [
+      new GroupLimitedGate({ ...sizes, numGroups: 2, groupTopK: 1, balance: 'importance', routerDtype }),
+      new NoisyGate({ ...sizes, routerDtype }),
+    ];
+    const losses = (routerDtype: RouterDtype) =>
+      build(routerDtype).map((gate) => {
+        manualSeed(9);
+        for (const parameter of gate.parameters()) normal_(parameter);
+        manualSeed(10);
+        gate.to({ device }).forward(x);
+        return [...gate.getLosses().values()].map((loss) => loss.item());
+      });
+    const [half, wide] = [losses('float16').flat(), losses('float32').flat()];
+    expect(half).toHaveLength(3);
+    for (const [i, loss] of half.entries()) {
+      expect(Math.abs(loss / wide[i]! - 1)).toBeLessThan(0.1);
+    }
   });
 
   it('passes its loss through a checkpoint that returns it', () => {

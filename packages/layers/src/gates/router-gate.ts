@@ -154,7 +154,8 @@ export abstract class RouterGate extends BaseGate {
     const { topIdx, topScore, probability, counts } = demand;
     const { numExpert, batchGroup } = this;
     if (kind === 'importance') {
-      return squaredVariation(differentiableSum(importanceOf(topIdx, topScore, numExpert), batchGroup));
+      const scores = toRouterDtype(topScore, null);
+      return squaredVariation(differentiableSum(importanceOf(topIdx, scores, numExpert), batchGroup));
     }
     const shares = kind === 'switch' ? counts : expertCount(topIdx.narrow(1, 0, 1), numExpert);
     return balanceLoss(meanOverBatch(probability, batchGroup), sumOverBatch(shares, batchGroup));

@@ -1,6 +1,7 @@
 /** Shape letters: T tokens, N all experts, K top-k, W ranks, B bins. */
 import { expertCount, limitByCapacity, pruneGateByCapacity, topkGate } from '@fmoe/kernels';
 import { FmoeError, full, noGrad, stack, type Tensor, tensor, where } from '@fmoe/torch';
+import { withDefaults } from './check-options.js';
 import { gatherOfRanks, sumOverBatch } from './global-batch.js';
 import { type Choice, LinearGate, type RouterOptions } from './router-gate.js';
 
@@ -30,7 +31,7 @@ export class SwipeGate extends LinearGate {
 
   /** @throws FmoeError `ERR_ARGUMENT` for bins that are not 0 … B-1, each with an expert. */
   constructor(options: SwipeGateOptions) {
-    super({ balance: false, ...options });
+    super(withDefaults({ balance: false }, options));
     const { numExpert } = this;
     const ranks = this.group?.size ?? 1;
     const owner = this.constructor.name;

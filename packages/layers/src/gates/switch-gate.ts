@@ -1,7 +1,7 @@
 /** Shape letters: T tokens, N all experts. */
 import { topkGate } from '@fmoe/kernels';
 import type { Tensor } from '@fmoe/torch';
-import { checkFixedTopK } from './check-options.js';
+import { checkFixedTopK, withDefaults } from './check-options.js';
 import { type Choice, LinearGate, type RouterOptions } from './router-gate.js';
 
 /**
@@ -14,7 +14,7 @@ import { type Choice, LinearGate, type RouterOptions } from './router-gate.js';
 export class SwitchGate extends LinearGate {
   /** @throws FmoeError `ERR_ARGUMENT` for a `topK` other than 1, and settings out of range. */
   constructor(options: RouterOptions) {
-    super({ topK: 1, capacity: [1.2, 2.4], jitter: 0.01, ...options });
+    super(withDefaults({ topK: 1, capacity: [1.2, 2.4], jitter: 0.01 }, options));
     checkFixedTopK(this.constructor.name, this.topK, 1);
   }
 

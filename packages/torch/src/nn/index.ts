@@ -32,7 +32,7 @@ export {
   NLLLoss,
   SmoothL1Loss,
 } from './losses.js';
-export { Module } from './module.js';
+export { type BufferOptions, Module } from './module.js';
 export { ModuleDict } from './module-dict.js';
 export type { ForwardHook, ForwardPreHook, HookHandle } from './module-hooks.js';
 export { ModuleList } from './module-list.js';

@@ -22,7 +22,12 @@ export function moveModule(module: Module, target: ModuleTarget): void {
         const grad = parameter.grad;
         if (grad) move(grad, dtype, device);
       }
-      for (const buffer of module.buffers()) move(buffer, dtype, device);
+      const isHalf = dtype === 'float16' || dtype === 'bfloat16';
+      for (const each of module.modules()) {
+        for (const [, buffer, { keepsPrecision }] of each.ownBuffers()) {
+          move(buffer, keepsPrecision && isHalf ? undefined : dtype, device);
+        }
+      }
     }),
   );
 }

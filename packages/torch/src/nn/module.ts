@@ -17,6 +17,14 @@ import {
   type StateDictOptions,
 } from './state-dict.js';
 
+/** How a module keeps a buffer. */
+export interface BufferOptions {
+  /** Whether it is in the state dict. Default true. */
+  persistent: boolean;
+  /** Whether it stays as it is when the module is converted to half precision. Default false. */
+  keepsPrecision: boolean;
+}
+
 /**
  * A part of a neural network: parameters, buffers and further modules, with a `forward` that computes.
  *
@@ -35,7 +43,7 @@ export class Module {
   /** Whether the module is in training mode: dropout drops, for one. `train()` and `eval()` set it. */
   training = true;
 
-  readonly #buffers = new Map<string, { persistent: boolean }>();
+  readonly #buffers = new Map<string, BufferOptions>();
   #hooks: ModuleHooks | undefined;
 
   /**
@@ -80,10 +88,10 @@ export class Module {
   }
 
   /** The buffers that this module itself holds, in order of registration, without those that are null. */
-  *ownBuffers(): Generator<[name: string, buffer: Tensor, persistent: boolean]> {
-    for (const [name, { persistent }] of this.#buffers) {
+  *ownBuffers(): Generator<[name: string, buffer: Tensor, options: BufferOptions]> {
+    for (const [name, options] of this.#buffers) {
       const value = this.#property(name);
-      if (value instanceof Tensor) yield [name, value, persistent];
+      if (value instanceof Tensor) yield [name, value, options];
     }
   }
 
@@ -137,10 +145,9 @@ export class Module {
    * Declares a tensor that belongs to the module's state without being learned, and stores it as a property. The tensor
    * leaves its scope. A null buffer keeps its place for {@link setBuffer}.
    *
-   * @param options `persistent: false` keeps the buffer out of the state dict
    * @throws FmoeError `ERR_ARGUMENT` for a name that is empty, holds a dot or is taken, or a value that is no tensor.
    */
-  registerBuffer(name: string, tensor: Tensor | null, options: { persistent?: boolean } = {}): void {
+  registerBuffer(name: string, tensor: Tensor | null, options: Partial<BufferOptions> = {}): void {
     const taken = name in this && !this.#buffers.has(name) && this.#property(name) !== undefined;
     const problem =
       typeof name !== 'string' || name === '' || name.includes('.')
@@ -149,7 +156,8 @@ export class Module {
           ? 'the module has a property of that name'
           : undefined;
     if (problem) throw this.#bufferError('registerBuffer', name, problem);
-    this.#buffers.set(name, { persistent: options.persistent ?? true });
+    const { persistent = true, keepsPrecision = false } = options;
+    this.#buffers.set(name, { persistent, keepsPrecision });
     this.#store('registerBuffer', name, tensor);
   }
 

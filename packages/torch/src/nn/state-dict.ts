@@ -89,7 +89,8 @@ function* entries(module: Module, prefix: string, above: Module[]): Generator<[s
     );
   }
   for (const [name, parameter] of module.ownParameters()) yield [prefix + name, parameter];
-  for (const [name, buffer, persistent] of module.ownBuffers()) if (persistent) yield [prefix + name, buffer];
+  for (const [name, buffer, { persistent }] of module.ownBuffers())
+    if (persistent) yield [prefix + name, buffer];
   for (const [name, child] of module.namedChildren()) {
     yield* entries(child, `${prefix}${name}.`, [...above, module]);
   }
