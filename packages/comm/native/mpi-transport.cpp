@@ -6,6 +6,7 @@
 #include "transport.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
 #include <unistd.h>
@@ -14,7 +15,9 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <fstream>
+#include <functional>
 #include <mutex>
 #include <numeric>
 
@@ -49,27 +52,95 @@ int64_t piece_limit() {
   return limit;
 }
 
+// What a rank does in a collective operation whose mismatches MPI does not notice, or notices as a hang.
+struct Signature {
+  int64_t number;    // of such operations in the group
+  int64_t kind;      // index into kKinds
+  int64_t dtype;     // -1 without a tensor
+  int64_t detail;    // the reduction or the root
+  int64_t elements;  // of the tensor, or of a row where ranks have different ones
+  int64_t rows;      // a hash of the row counts
+};
+
+constexpr const char* kKinds[] = {"all_reduce_", "reduce_scatter", "all_gather", "broadcast_", "barrier"};
+enum Kind : int64_t { kAllReduce, kReduceScatter, kAllGather, kBroadcast, kBarrier };
+
+int64_t hash_of(const Counts& rows) {
+  uint64_t hash = 14695981039346656037u;  // FNV-1a
+  for (const int64_t count : rows) hash = (hash ^ static_cast<uint64_t>(count)) * 1099511628211u;
+  return static_cast<int64_t>(hash);
+}
+
+std::string text_of(const Signature& signature) {
+  std::string text = std::string(kKinds[signature.kind]) + " (number " + std::to_string(signature.number) + ")";
+  if (signature.dtype < 0) return text;
+  const bool has_rows = signature.kind == kAllGather || signature.kind == kReduceScatter;
+  return text + " of " + (has_rows ? "rows of " : "") + std::to_string(signature.elements) + " " +
+         c10::getDtypeNames(static_cast<at::ScalarType>(signature.dtype)).first + " with setting " +
+         std::to_string(signature.detail);
+}
+
+class MpiRequest;
+
+// Collective operations of a group that have not begun yet, in their order. Each begins when the ranks 1, 2, 4 … places before this one
+// have said that they do the same: MPI adds up tensors of different sizes and dtypes without a word, waits for ever, or (OpenMPI)
+// breaks the heap. With the mutex held.
+struct Queue {
+  std::deque<MpiRequest*> waiting;
+  std::string failure;  // why none of them begins
+
+  void advance();
+};
+
 // Any number of MPI requests, with what MPI reads until they are done.
 class MpiRequest : public Request {
  public:
-  // MPI still reads the counts of an operation that was given up: they are never freed.
+  // MPI still reads the counts and writes the signatures of an operation that was given up: they are never freed.
   ~MpiRequest() override {
-    if (!requests_.empty()) new std::vector<std::vector<int>>(std::move(kept_));
+    // Another thread may be about to begin it.
+    std::lock_guard<std::mutex> lock(mpi_mutex());
+    if (!requests_.empty() || comparison_) new auto(std::make_pair(std::move(kept_), std::move(comparison_)));
+    if (!start_) return;
+    auto& waiting = queue_->waiting;
+    waiting.erase(std::remove(waiting.begin(), waiting.end(), this), waiting.end());
+    if (queue_->failure.empty()) queue_->failure = "an earlier operation of the group was given up before it began";
   }
 
   bool test() override {
     std::lock_guard<std::mutex> lock(mpi_mutex());
-    while (!requests_.empty()) {
-      auto& [handle, expected] = requests_.back();
-      int done = 0, bytes = 0;
-      check(mpi->test(&handle, &done, &bytes), "the operation failed; do all ranks agree on the sizes? FMOE_COMM_DEBUG=1 tells");
-      if (!done) return false;
-      if (expected != kUnknown && bytes != expected) {
-        C10_THROW_ERROR(DistBackendError, "MPI: " + std::to_string(bytes) + " bytes arrived where " + std::to_string(expected) +
-                                              " were expected: the ranks do not agree on the sizes");
-      }
-      requests_.pop_back();
+    if (start_) {
+      queue_->advance();
+      if (start_ && !queue_->failure.empty()) C10_THROW_ERROR(DistBackendError, queue_->failure);
+      if (start_) return false;
     }
+    return requests_done();
+  }
+
+  // What the ranks say that they do, this one and those before it.
+  struct Comparison {
+    Signature own;
+    std::vector<Signature> others;
+    std::vector<int> ranks;  // of the others
+  };
+  // To be begun by `start` once the comparison, whose messages are added next, has come to its end.
+  void begin_later(std::shared_ptr<Queue> queue, std::unique_ptr<Comparison> comparison, std::function<void()> start) {
+    queue_ = std::move(queue);
+    comparison_ = std::move(comparison);
+    start_ = std::move(start);
+    queue_->waiting.push_back(this);
+  }
+  // Whether it could begin, and has.
+  bool try_to_begin() {
+    if (!requests_done()) return false;
+    for (size_t i = 0; i < comparison_->ranks.size(); ++i) {
+      if (std::memcmp(&comparison_->own, &comparison_->others[i], sizeof(Signature)) == 0) continue;
+      const std::string here = text_of(comparison_->own), there = text_of(comparison_->others[i]);
+      C10_THROW_ERROR(DistBackendError, "the ranks do not agree: rank " + std::to_string(comparison_->ranks[i]) + " calls " + there +
+                                            ", this rank " + here + (here == there ? " and other row counts" : ""));
+    }
+    comparison_.reset();
+    start_();
+    start_ = nullptr;
     return true;
   }
 
@@ -104,13 +175,46 @@ class MpiRequest : public Request {
 
  private:
   static constexpr int kUnknown = -1;
+
+  // Those that were added so far.
+  bool requests_done() {
+    while (!requests_.empty()) {
+      auto& [handle, expected] = requests_.back();
+      int done = 0, bytes = 0;
+      check(mpi->test(&handle, &done, &bytes), "the operation failed; do all ranks agree on the sizes? FMOE_COMM_DEBUG=1 tells");
+      if (!done) return false;
+      if (expected != kUnknown && bytes != expected) {
+        C10_THROW_ERROR(DistBackendError, "MPI: " + std::to_string(bytes) + " bytes arrived where " + std::to_string(expected) +
+                                              " were expected: the ranks do not agree on the sizes");
+      }
+      requests_.pop_back();
+    }
+    return true;
+  }
+
   struct Part {
     fmoe_mpi_handle handle;
     int expected;
   };
   std::vector<Part> requests_;
   std::vector<std::vector<int>> kept_;
+  // Until it has begun.
+  std::shared_ptr<Queue> queue_;
+  std::unique_ptr<Comparison> comparison_;
+  std::function<void()> start_;
 };
+
+void Queue::advance() {
+  while (failure.empty() && !waiting.empty()) {
+    try {
+      if (!waiting.front()->try_to_begin()) return;
+    } catch (const c10::Error& error) {
+      failure = error.what_without_backtrace();
+      return;
+    }
+    waiting.pop_front();
+  }
+}
 
 int type_of(at::ScalarType dtype) {
   switch (dtype) {
@@ -170,37 +274,43 @@ class MpiTransport : public Transport {
 
   RequestPtr all_reduce(const Tensor& data, ReduceOp op) override {
     auto request = std::make_unique<MpiRequest>();
-    std::lock_guard<std::mutex> lock(mpi_mutex());
-    pieces(data.numel(), data.element_size(), [&](int64_t first, int count) {
-      check(mpi->all_reduce(comm_, address_of(data, first), count, type_of(data.scalar_type()), op_of(op), request->add()),
-            "all-reduce");
+    begin(*request, signature(kAllReduce, &data, static_cast<int64_t>(op), data.numel()), [this, data, op, to = request.get()] {
+      pieces(data.numel(), data.element_size(), [&](int64_t first, int count) {
+        check(mpi->all_reduce(comm_, address_of(data, first), count, type_of(data.scalar_type()), op_of(op), to->add()),
+              "all-reduce");
+      });
     });
     return request;
   }
 
   RequestPtr reduce_scatter(const Tensor& input, const Tensor& output, const Counts& rows, ReduceOp op) override {
     auto request = std::make_unique<MpiRequest>();
+    auto* to = request.get();
     const int type = type_of(input.scalar_type());
     const int64_t width = row_bytes(input) / input.element_size();
-    std::lock_guard<std::mutex> lock(mpi_mutex());
+    const auto own = signature(kReduceScatter, &input, static_cast<int64_t>(op), width, &rows);
     if (input.numel() * input.element_size() <= piece_limit()) {
       Counts elements;
       for (const int64_t count : rows) elements.push_back(count * width);
-      check(mpi->reduce_scatter(comm_, MpiRequest::address(input), MpiRequest::address(output), request->keep(elements),
-                                type, op_of(op), request->add()),
-            "reduce-scatter");
+      const int* counts = request->keep(elements);
+      begin(*request, own, [=] {
+        check(mpi->reduce_scatter(comm_, MpiRequest::address(input), MpiRequest::address(output), counts, type, op_of(op), to->add()),
+              "reduce-scatter");
+      });
       return request;
     }
     // Too long for one call: each member's part is a reduction of its own.
-    int64_t begin = 0;
-    for (int root = 0; root < size_; ++root) {
-      const int64_t elements = rows[root] * width;
-      pieces(elements, input.element_size(), [&](int64_t first, int count) {
-        void* target = root == rank_ ? address_of(output, first) : nullptr;
-        check(mpi->reduce(comm_, address_of(input, begin + first), target, count, type, op_of(op), root, request->add()), "reduce");
-      });
-      begin += elements;
-    }
+    begin(*request, own, [=] {
+      int64_t begin = 0;
+      for (int root = 0; root < size_; ++root) {
+        const int64_t elements = rows[root] * width;
+        pieces(elements, input.element_size(), [&](int64_t first, int count) {
+          void* target = root == rank_ ? address_of(output, first) : nullptr;
+          check(mpi->reduce(comm_, address_of(input, begin + first), target, count, type, op_of(op), root, to->add()), "reduce");
+        });
+        begin += elements;
+      }
+    });
     return request;
   }
 
@@ -208,18 +318,21 @@ class MpiTransport : public Transport {
     auto request = std::make_unique<MpiRequest>();
     const int* counts = request->keep(rows);
     const int* offsets = request->keep_offsets(rows);
-    std::lock_guard<std::mutex> lock(mpi_mutex());
-    check(mpi->all_gather(comm_, MpiRequest::address(input), counts[rank_], MpiRequest::address(output), counts, offsets,
-                          row_bytes(input), request->add()),
-          "all-gather");
+    const int64_t width = row_bytes(input) / input.element_size();
+    begin(*request, signature(kAllGather, &input, 0, width, &rows), [=, to = request.get()] {
+      check(mpi->all_gather(comm_, MpiRequest::address(input), counts[rank_], MpiRequest::address(output), counts, offsets,
+                            row_bytes(input), to->add()),
+            "all-gather");
+    });
     return request;
   }
 
   RequestPtr broadcast(const Tensor& data, int root) override {
     auto request = std::make_unique<MpiRequest>();
-    std::lock_guard<std::mutex> lock(mpi_mutex());
-    bytes(data, [&](char* start, int count) {
-      check(mpi->broadcast(comm_, start, count, root, request->add()), "broadcast");
+    begin(*request, signature(kBroadcast, &data, root, data.numel()), [=, to = request.get()] {
+      bytes(data, [&](char* start, int count) {
+        check(mpi->broadcast(comm_, start, count, root, to->add()), "broadcast");
+      });
     });
     return request;
   }
@@ -229,7 +342,7 @@ class MpiTransport : public Transport {
     // Messages of our own and not MPI_Ialltoallv, so that sizes are checked on arrival (MPICH's does not) and may have any length.
     // Each exchange has a tag of its own, or what one rank sent too much would be taken for a part of the next.
     auto request = std::make_unique<MpiRequest>();
-    const int tag = kExchangeTags + static_cast<int>(exchanges_++ % kExchangeTags);
+    const int tag = kExchangeTags + static_cast<int>(exchanges_++ % (kExchangeTags - 1));
     const int64_t width = row_bytes(output);
     const auto sources = byte_offsets(send_rows, width), targets = byte_offsets(receive_rows, width);
     const auto* source = static_cast<const char*>(input.data_ptr());
@@ -271,8 +384,9 @@ class MpiTransport : public Transport {
 
   RequestPtr barrier() override {
     auto request = std::make_unique<MpiRequest>();
-    std::lock_guard<std::mutex> lock(mpi_mutex());
-    check(mpi->barrier(comm_, request->add()), "barrier");
+    begin(*request, signature(kBarrier, nullptr, 0, 0), [this, to = request.get()] {
+      check(mpi->barrier(comm_, to->add()), "barrier");
+    });
     return request;
   }
 
@@ -307,8 +421,9 @@ class MpiTransport : public Transport {
     pieces(total, 1, [&](int64_t first, int count) { body(start + first, count); });
   }
 
-  // MPI promises tags up to 32767: the lower half is the program's, the upper half is for exchanges.
+  // MPI promises tags up to 32767: the lower half is the program's, the upper half is for exchanges, and the last for signatures.
   static constexpr int kExchangeTags = 16384;
+  static constexpr int kSignatureTag = 32767;
 
   static std::vector<int64_t> byte_offsets(const Counts& rows, int64_t width) {
     std::vector<int64_t> offsets(rows.size(), 0);
@@ -316,10 +431,34 @@ class MpiTransport : public Transport {
     return offsets;
   }
 
+  Signature signature(Kind kind, const Tensor* tensor, int64_t detail, int64_t elements, const Counts* rows = nullptr) {
+    const int64_t dtype = tensor == nullptr ? -1 : static_cast<int64_t>(tensor->scalar_type());
+    return {++signatures_, kind, dtype, detail, elements, rows == nullptr ? 0 : hash_of(*rows)};
+  }
+
+  // Begins a collective operation, at once or when other ranks have said that they do the same.
+  void begin(MpiRequest& request, const Signature& own, std::function<void()> start) {
+    std::lock_guard<std::mutex> lock(mpi_mutex());
+    if (size_ == 1) return start();
+    auto owned = std::make_unique<MpiRequest::Comparison>(MpiRequest::Comparison{own, {}, {}});
+    auto* comparison = owned.get();
+    request.begin_later(queue_, std::move(owned), std::move(start));
+    for (int step = 1; step < size_; step *= 2) comparison->ranks.push_back((rank_ + size_ - step) % size_);
+    comparison->others.resize(comparison->ranks.size());
+    constexpr int bytes = sizeof(Signature);
+    for (size_t i = 0; i < comparison->ranks.size(); ++i) {
+      const int before = comparison->ranks[i], after = (2 * rank_ + size_ - before) % size_;
+      check(mpi->send(comm_, &comparison->own, bytes, after, kSignatureTag, request.add()), kKinds[own.kind]);
+      check(mpi->receive(comm_, &comparison->others[i], bytes, before, kSignatureTag, request.add(bytes)), kKinds[own.kind]);
+    }
+  }
+
   fmoe_mpi_handle comm_;
   int rank_;
   int size_;
   int64_t exchanges_ = 0;
+  int64_t signatures_ = 0;
+  const std::shared_ptr<Queue> queue_ = std::make_shared<Queue>();
   bool aborted_ = false;
 };
 

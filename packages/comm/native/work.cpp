@@ -24,22 +24,27 @@ void sleep_microseconds(long count) {
   nanosleep(&time, nullptr);
 }
 
-// How to wait between two looks. Looks that take their time have moved data, and the next one will too; when nothing has
-// happened for a while the core is left to others, first for the moment, then for longer.
+// How to wait between two looks. Looks that take their time have moved data, and the next one will too, or have left the core to
+// others already. Else the core is offered to others, each time when they take it and now and then when nobody does; when nothing has
+// happened for a while it is left to them for longer.
 class Patience {
  public:
-  void pause(Clock::duration look) {
-    if (look > std::chrono::microseconds(5)) idle_since_ = Clock::now();
-    const auto idle = Clock::now() - idle_since_;
-    if (idle < std::chrono::milliseconds(2)) {
-      sched_yield();
-    } else {
-      sleep_microseconds(idle < std::chrono::milliseconds(100) ? 50 : 500);
-    }
+  void pause(Clock::time_point begin) {
+    using std::chrono::microseconds;
+    const auto end = Clock::now();
+    if (end - begin > microseconds(5)) idle_since_ = end;
+    const auto idle = end - idle_since_;
+    if (idle >= std::chrono::milliseconds(2)) return sleep_microseconds(idle < std::chrono::milliseconds(100) ? 50 : 500);
+    if (end - begin > microseconds(1) || (!wanted_ && ++looks_ % kLooks != 0)) return;
+    sched_yield();
+    wanted_ = Clock::now() - end > microseconds(2);
   }
 
  private:
+  static constexpr int kLooks = 8;
   Clock::time_point idle_since_ = Clock::now();
+  int looks_ = 0;
+  bool wanted_ = false;
 };
 
 std::string seconds_text(double seconds) {
@@ -133,6 +138,8 @@ bool Work::poll() {
 // Ranks that are told to stop wait for each other a last time, and end their step before the program handles the signal. Only an
 // operation that still does not end is given up.
 constexpr auto kSignalGrace = std::chrono::seconds(2);
+// Signals are watched only in waits of some length: to begin and end that takes as long as to send a message of many kilobytes.
+constexpr auto kUnwatched = std::chrono::milliseconds(1);
 
 // Waits for the request, whatever comes of it.
 void Work::drive() {
@@ -148,23 +155,23 @@ void Work::drive() {
       return;
     }
   }
-  for (int look = 0; look < 20; ++look) {
-    if (poll()) return;
-  }
-  const SignalWatch signals;
+  if (poll()) return;
+  const auto start = Clock::now();
+  std::optional<SignalWatch> signals;
   std::optional<Clock::time_point> signalled;
   Patience patience;
   while (true) {
     const auto begin = Clock::now();
     if (poll()) return;
-    const int signal = signals.caught();
+    if (!signals && begin - start > kUnwatched) signals.emplace();
+    const int signal = signals ? signals->caught() : 0;
     if (signal != 0 && !signalled) signalled = begin;
     if (signalled && begin - *signalled > kSignalGrace) {
       std::lock_guard<std::mutex> lock(mutex_);
       give_up(title() + " was interrupted by " + signal_name(signal));
       return;
     }
-    patience.pause(Clock::now() - begin);
+    patience.pause(begin);
   }
 }
 

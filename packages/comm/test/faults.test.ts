@@ -129,6 +129,34 @@ for (const family of ['openmpi', 'mpich'] as const) {
       }
     });
 
+    it('of other arguments is found without it by the next rank in a reduction, a gathering or a broadcast', async () => {
+      const result = await run('disagreements', 3);
+      expect(result.reports.size, result.stderr).toBe(3);
+      const patterns: [rank1: RegExp, rank2: RegExp][] = [
+        [
+          /rank 0 calls all_reduce_ \(number 1\) of 3 float32.*, this rank .* of 4 float32/,
+          /of 4 float32.* of 3/,
+        ],
+        [/rank 0 calls all_reduce_ .* of 80000 float32.* of 40000/, /of 40000 float32.* of 80000/],
+        [/rank 0 calls .* of 3 float32.* of 3 int32/, /rank 1 calls .* of 3 int32.* of 3 float32/],
+        [/setting 0, this rank .* setting 4/, /setting 4, this rank .* setting 0/],
+        [/reduce_scatter .* and other row counts/, /reduce_scatter .* and other row counts/],
+        [/all_gather .* and other row counts/, /all_gather .* and other row counts/],
+        [/rows of 5 float32.* rows of 6/, /rows of 6 float32.* rows of 5/],
+        [/broadcast_ .* of 3 .* of 4/, /broadcast_ .* of 4 .* of 3/],
+        [/broadcast_ .* setting 0, this rank .* setting 1/, /setting 1, this rank .* setting 0/],
+        [/calls all_reduce_ .*, this rank barrier/, /calls barrier .*, this rank all_reduce_/],
+      ];
+      for (const rank of [1, 2]) {
+        const messages = result.reports.get(rank)!.value as string[];
+        expect(messages.length).toBe(patterns.length);
+        for (const [index, pair] of patterns.entries()) {
+          expect(messages[index]).toMatch(/^ERR_COMM .*the ranks do not agree: rank [01] calls/);
+          expect(messages[index]).toMatch(pair[rank - 1]!);
+        }
+      }
+    });
+
     it('of an exception ends all ranks and shows it', async () => {
       const result = await run('throws', 3);
       expect(result.code).not.toBe(0);

@@ -21,11 +21,15 @@ export type Backend = 'local' | 'mpi' | 'nccl';
  * rounds after every rank.
  *
  * Every operation throws `ERR_COMM` when it fails or does not end within {@link timeout}; the message names the group, the operation,
- * its number and the ranks that are missing. Ranks that do not agree on sizes are noticed at once by exchanges and messages, by
- * reductions only where the transport does. A group that failed once throws ever after: end the process. Over NCCL it is
+ * its number and the ranks that are missing. A group that failed once throws ever after: end the process. Over NCCL it is
  * the stream of the GPU that waits, so that the failure of an operation is thrown by the next one, or at the end of the process;
- * what the failed one has left in the tensors is not to be used. With
- * `FMOE_COMM_DEBUG=1`, set for all ranks, they compare operation, dtype, shape and row counts first, and each says which rank differs.
+ * what the failed one has left in the tensors is not to be used.
+ *
+ * Ranks that do not agree are noticed over MPI: on the sizes of exchanges and messages by the receiver; on operation, dtype, sizes
+ * and row counts of all other operations by ranks 1, 2, 4 … places after one that differs, which do not begin it, while the others
+ * wait until the process is ended or their timeout. NCCL notices nothing of the kind, and an exchange that meets another operation
+ * ends at its timeout. With `FMOE_COMM_DEBUG=1`, set for all ranks, they compare operation, dtype, shape and row counts first, and each
+ * says which rank differs.
  */
 export interface ProcessGroup {
   /** For messages. */

@@ -62,6 +62,42 @@ function mismatches(): void {
   report(rank, messages);
 }
 
+/** Each in a group of its own, as one that failed is of no more use. What rank 0 gets, which another one is before, is not said. */
+function disagreements(): void {
+  const rows = Array.from({ length: size }, () => 2);
+  const more = rows.map((count, member) => (member === 0 ? count + 1 : count));
+  const sum = (counts: readonly number[]): number => counts.reduce((a, b) => a + b);
+  const bodies: ((group: ProcessGroup) => unknown)[] = [
+    (group) => group.allReduce_(torch.ones([isFaulty ? 4 : 3])),
+    (group) => group.allReduce_(torch.ones([isFaulty ? 40_000 : 80_000])),
+    (group) => group.allReduce_(torch.ones([3], { dtype: isFaulty ? 'int32' : 'float32' })),
+    (group) => group.allReduce_(torch.ones([3]), isFaulty ? 'max' : 'sum'),
+    (group) => group.reduceScatter(torch.ones([sum(isFaulty ? more : rows), 5]), isFaulty ? more : rows),
+    (group) => group.allGather(torch.ones([2]), isFaulty ? more : rows),
+    (group) => group.allGather(torch.ones([2, isFaulty ? 6 : 5]), rows),
+    (group) => group.broadcast_(torch.ones([isFaulty ? 4 : 3]), 0),
+    (group) => group.broadcast_(torch.ones([3]), isFaulty ? 1 : 0),
+    (group) => (isFaulty ? group.barrier() : group.allReduce_(torch.ones([3]))),
+  ];
+  const messages = bodies.map((body, index) => {
+    const group = world.split(0, 0, `group ${index}`)!;
+    group.timeout = 2;
+    try {
+      body(group);
+      return 'no error';
+    } catch (error) {
+      const { code, message } = error as FmoeError;
+      return `${code} ${message}`;
+    } finally {
+      world.barrier();
+    }
+  });
+  report(rank, messages);
+  world.barrier();
+  // What was given up is still under way.
+  process.exit(3);
+}
+
 const faults: Record<string, () => void | Promise<void>> = {
   async killed() {
     report(rank);
@@ -107,6 +143,7 @@ const faults: Record<string, () => void | Promise<void>> = {
     report(rank, { code: 'none' });
   },
   mismatches,
+  disagreements,
   async throws() {
     report(rank);
     world.barrier();
