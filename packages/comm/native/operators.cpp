@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
@@ -130,8 +131,13 @@ void finish() {
   finish_mpi();
 }
 
+constexpr unsigned kAbortSeconds = 3;
+
 // Ends the process at once: kernels that wait for ranks that never come would hold up what the process does at its end.
 void abort(int64_t code) {
+  // MPI tells the other ranks before it ends this one, which takes for ever where their machines cannot be reached.
+  std::signal(SIGALRM, SIG_DFL);
+  alarm(kAbortSeconds);
   abort_mpi(static_cast<int>(code));
   std::fflush(nullptr);
   _exit(static_cast<int>(code));

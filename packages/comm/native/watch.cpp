@@ -1,10 +1,12 @@
 #include "watch.h"
 
+#include <c10/util/ScopeExit.h>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
 #include <cstdio>
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <sstream>
 #include <thread>
@@ -23,7 +25,11 @@ struct Watch {
   milliseconds interval{250};
   std::thread thread;
   bool stopping = false;
+  bool stopped = false;
 };
+
+// What may pass until the store answers. A connection that was cut is not an error for many minutes.
+constexpr std::chrono::seconds kAnswer{2};
 
 // Never destroyed, as the thread may outlive the statics of this library.
 Watch& watch() {
@@ -71,6 +77,11 @@ void publish(int64_t beat) {
 void run() {
   auto& state = watch();
   std::unique_lock<std::mutex> lock(state.mutex);
+  // With the lock held.
+  const auto stopped = c10::make_scope_exit([&] {
+    state.stopped = true;
+    state.changed.notify_all();
+  });
   for (int64_t beat = 0; !state.stopping; ++beat) {
     lock.unlock();
     try {
@@ -83,9 +94,20 @@ void run() {
   }
 }
 
-Report read(int64_t rank) {
-  auto& shared = *watch().store;
-  return shared.check({key_of(rank)}) ? parse(shared.get(key_of(rank))) : Report();
+// What the members of a group have written down.
+std::vector<Report> read(const std::vector<int64_t>& ranks) {
+  // On a thread that may wait for ever for a machine that cannot be reached, with all that it needs.
+  auto task = std::make_shared<std::packaged_task<std::vector<Report>()>>([ranks, store = watch().store] {
+    std::vector<Report> reports;
+    for (const int64_t rank : ranks) {
+      reports.push_back(store->check({key_of(rank)}) ? parse(store->get(key_of(rank))) : Report());
+    }
+    return reports;
+  });
+  auto reports = task->get_future();
+  std::thread([task] { (*task)(); }).detach();
+  if (reports.wait_for(kAnswer) != std::future_status::ready) throw_comm_error("no answer");
+  return reports.get();
 }
 
 std::string listed(const std::vector<int>& ranks) {
@@ -137,18 +159,18 @@ std::string account_for(const Group& group, int64_t sequence, int peer) {
   auto& state = watch();
   if (!state.store) return "Which ranks are missing is not known, as there is no store.";
   try {
-    std::vector<int64_t> beats;
-    for (const int64_t member : group.members) beats.push_back(read(member).beat);
+    const auto before = read(group.members);
     // So that what is read next is newer than the deadline.
     std::this_thread::sleep_for(2 * state.interval);
+    const auto reports = read(group.members);
     std::vector<int> missing, silent;
     std::string details;
     for (int member = 0; member < group.size(); ++member) {
       if (member == group.rank || (peer >= 0 && member != peer)) continue;
-      const Report now = read(group.members[member]);
+      const Report& now = reports[member];
       const auto seen = now.groups.find(group.name);
       const Progress progress = seen == now.groups.end() ? Progress() : seen->second;
-      if (now.beat == beats[member]) silent.push_back(member);
+      if (now.beat == before[member].beat) silent.push_back(member);
       if (peer < 0 && progress.sequence >= sequence) continue;
       missing.push_back(member);
       details += "; rank " + std::to_string(member) +
@@ -162,18 +184,23 @@ std::string account_for(const Group& group, int64_t sequence, int peer) {
     if (!silent.empty()) text += "; no sign of life from " + listed(silent);
     return text + ".";
   } catch (const std::exception&) {
-    return "Which ranks are missing is not known, as the store on rank 0 of the world does not answer.";
+    return "Which ranks are missing is not known: rank 0 of the world, which serves the store at " + state.store->getHost() +
+           ":" + std::to_string(state.store->getPort()) + ", has ended or its machine cannot be reached.";
   }
 }
 
 void stop_watch() {
   auto& state = watch();
-  {
-    std::lock_guard<std::mutex> lock(state.mutex);
-    if (!state.thread.joinable() || state.stopping) return;
-    state.stopping = true;
-  }
+  std::unique_lock<std::mutex> lock(state.mutex);
+  if (!state.thread.joinable() || state.stopping) return;
+  state.stopping = true;
   state.changed.notify_all();
+  if (!state.changed.wait_for(lock, kAnswer, [&] { return state.stopped; })) {
+    // It waits for a store that does not answer.
+    state.thread.detach();
+    return;
+  }
+  lock.unlock();
   state.thread.join();
   state.store.reset();
 }
