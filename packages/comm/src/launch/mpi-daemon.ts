@@ -28,7 +28,7 @@ shift
 command="$*"
 eval "set -- \${command#*${daemon}[\\" ]}"
 printf '%s\\0' "$@" >&4
-exec 4>&- cat <&3
+exec 4>&- cat <&3 >/dev/null 2>&1
 `;
 
 /** The program of an MPI that starts ranks on another machine, whichever mpirun asks for it. */

@@ -1,3 +1,4 @@
+import { networkInterfaces } from 'node:os';
 import { joinNodes } from './join-nodes.js';
 import type { LaunchPlan } from './launch-plan.js';
 import type { LauncherPresence } from './launcher-presence.js';
@@ -54,6 +55,8 @@ export async function startNodeRanks(
  */
 function networkOf({ env }: LaunchPlan, { address }: Nodes): NodeJS.ProcessEnv {
   const isNamed = Object.keys(env).some((name) => name.startsWith('OMPI_MCA_btl_tcp_if_'));
-  if (isNamed || address === undefined || address.startsWith('127.')) return {};
-  return { OMPI_MCA_btl_tcp_if_include: `${address}/32` };
+  const network = Object.entries(networkInterfaces()).find(([, addresses]) =>
+    addresses?.some((one) => one.address === address && !one.internal),
+  );
+  return isNamed || network === undefined ? {} : { OMPI_MCA_btl_tcp_if_include: network[0] };
 }

@@ -73,6 +73,7 @@ export function startMpiRanks(
     env: { ...plan.env, ...mpirunEnvironment(mpirun, plan.processes), ...presence.env },
   });
   let words = '';
+  let endStarters: (() => void) | undefined;
   for (const stream of [starter.stdout, starter.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
       words = `${words}${text}`.slice(-4000);
@@ -87,12 +88,17 @@ export function startMpiRanks(
       if (pids().length === 0) kill(starter.pid, name);
     },
     stop() {
-      // It ends the ranks and cleans up after them.
-      kill(starter.pid, 'SIGTERM');
-      setTimeout(() => {
+      // OpenMPI's daemon goes on in a child with a session of its own.
+      const starters = [starter.pid, ...childrenOf(starter.pid)];
+      // They end the ranks and clean up after them.
+      for (const pid of starters) kill(pid, 'SIGTERM');
+      const end = (): void => {
         for (const pid of pids()) killOne(pid, 'SIGKILL');
-        kill(starter.pid, 'SIGKILL');
-      }, graceMilliseconds).unref();
+        for (const pid of starters) kill(pid, 'SIGKILL');
+        endStarters = undefined;
+      };
+      endStarters = end;
+      setTimeout(end, graceMilliseconds).unref();
     },
     done: new Promise((resolve) => {
       starter.on('error', (error) => resolve(error.message));
@@ -103,6 +109,7 @@ export function startMpiRanks(
         for (const pid of pids()) killOne(pid, 'SIGKILL');
         const started = ended.filter((_, local) => pidOf(ranks[local]!) !== undefined);
         await Promise.race([Promise.all(started), pause(graceMilliseconds, undefined, { ref: false })]);
+        endStarters?.();
         for (const socket of sockets) socket.destroy();
         resolve(code === 0 ? undefined : words.trim() || `${basename(program)} ended with exit code ${code}`);
       });
@@ -122,6 +129,11 @@ function isRunning(pid: number): boolean {
 /** A word of a shell's script. */
 function quote(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** Processes that a process started and that still are its children. */
+function childrenOf(pid: number | undefined): number[] {
+  return (read(`/proc/${pid}/task/${pid}/children`) ?? '').split(' ').filter(Boolean).map(Number);
 }
 
 function read(path: string): string | undefined {
