@@ -73,6 +73,7 @@ export class Nodes {
 
   /** Says that a rank of this machine failed. Machine 0 decides which one was the first. */
   report(end: RankEnd): void {
+    if (this.#settled) return;
     if (this.node === 0) {
       this.#settle({ kind: 'failed', end });
       this.#events?.onFailed(end);
@@ -81,7 +82,10 @@ export class Nodes {
     this.#links.get(0)!.send({ kind: 'failed', end });
     setTimeout(() => {
       // Cut off: it is the first as far as anybody here can know.
-      if (!this.#settled) this.#events?.onFailed(end);
+      if (this.#settled) return;
+      this.#settled = true;
+      this.#events?.onFailed(end);
+      this.#over(undefined);
     }, verdictMilliseconds).unref();
   }
 
@@ -117,9 +121,12 @@ export class Nodes {
     const events = this.#events!;
     switch (message.kind) {
       case 'failed':
-        if (this.node === 0) this.#settle(message);
-        this.#settled = true;
-        events.onFailed(message.end);
+        if (this.node === 0) {
+          this.report(message.end);
+        } else {
+          this.#settled = true;
+          events.onFailed(message.end);
+        }
         break;
       case 'signal':
         if (this.node === 0) this.signal(message.name, from);
