@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -298,25 +299,9 @@ std::tuple<Tensor, int64_t> start_global_gather(
   return {result, work};
 }
 
-// Copies between the device and pinned memory of the host, which neither waits for.
-Tensor pinned(at::IntArrayRef sizes) { return at::empty(sizes, at::TensorOptions(at::kLong).pinned_memory(true)); }
-
-Tensor on_device(const Tensor& host, const c10::Device& device) {
-  return pinned(host.sizes()).copy_(host).to(device, at::kLong, /*non_blocking=*/true);
-}
-
-bool in_order(const Tensor& order) {
-  const auto* experts = order.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < order.numel(); ++i) {
-    if (experts[i] != i) return false;
-  }
-  return true;
-}
-
 // counts [N] of rows for each expert here → the same on the CPU, what each rank sends to each local expert [W, E] on the CPU, and
-// room for the offsets [E + 1] of the local experts' rows on the device of the counts. With counts on a device the first two are there
-// once its stream has come to this point.
-std::tuple<Tensor, Tensor, Tensor> start_exchange_counts(
+// the offsets [E + 1] of the local experts' rows on the device of the counts.
+std::tuple<Tensor, Tensor, Tensor> exchange_counts(
     const Tensor& counts, const Tensor& order, at::IntArrayRef experts_of_rank, int64_t group_id) {
   const auto group = group_of(group_id);
   check_ranks(group, experts_of_rank);
@@ -328,35 +313,26 @@ std::tuple<Tensor, Tensor, Tensor> start_exchange_counts(
   at::AutoDispatchBelowADInplaceOrView guard;
 
   const Counts send_counts = experts_of_rank.vec(), receive_counts(ranks, local);
-  const bool direct = !counts.is_cpu() && group->transport->takes(counts.device());
-  const Tensor own = direct ? counts : counts.cpu();
-  Tensor placed = own;
-  if (!in_order(order)) placed = own.index_select(0, direct ? on_device(order, counts.device()) : order);
-  const Tensor arrived = all_to_all(group, placed, send_counts, receive_counts, "exchange_counts")->wait();
-  const Tensor sent = direct ? pinned({experts}) : at::empty({experts}, at::kLong);
-  const Tensor received = direct ? pinned({ranks, local}) : at::empty({ranks, local}, at::kLong);
-  sent.copy_(own, /*non_blocking=*/true);
-  received.copy_(arrived.view({ranks, local}), /*non_blocking=*/true);
-  return {sent, received, at::empty({local + 1}, counts.options())};
-}
-
-// Once the counts are there: fills the offsets, and gives the sums of what is sent and received.
-std::tuple<int64_t, int64_t> finish_exchange_counts(
-    const Tensor& sent, const Tensor& received, const Tensor& offsets, int64_t group_id) {
-  // Over NCCL it is the stream that waited: what a failed exchange left there must not be taken for counts.
-  if (const auto failure = group_of(group_id)->failure()) throw_comm_error("exchange_counts: " + *failure);
-  at::AutoDispatchBelowADInplaceOrView guard;
-  const int64_t ranks = received.size(0), local = received.size(1);
-  const Tensor host = offsets.is_cpu() ? offsets : pinned({local + 1});
-  auto* offset = host.data_ptr<int64_t>();
+  Tensor sent, received;
+  if (counts.is_cpu() || !group->transport->takes(counts.device())) {
+    sent = counts.cpu().contiguous();
+    received = all_to_all(group, sent.index_select(0, order), send_counts, receive_counts, "exchange_counts")->wait();
+  } else {
+    // On the device both ways, and one copy to the host for both results.
+    const Tensor placed = counts.index_select(0, order.to(counts.device()));
+    const Tensor arrived = all_to_all(group, placed, send_counts, receive_counts, "exchange_counts")->wait();
+    const Tensor both = at::cat({counts, arrived}).cpu();
+    sent = both.narrow(0, 0, experts).clone();
+    received = both.narrow(0, experts, ranks * local).clone();
+  }
+  const Tensor offsets = at::zeros({local + 1}, at::kLong);
+  auto* offset = offsets.data_ptr<int64_t>();
   const auto* count = received.const_data_ptr<int64_t>();
-  offset[0] = 0;
   for (int64_t slot = 0; slot < local; ++slot) {
     offset[slot + 1] = offset[slot];
     for (int64_t rank = 0; rank < ranks; ++rank) offset[slot + 1] += count[rank * local + slot];
   }
-  if (!offsets.is_cpu()) offsets.copy_(host, /*non_blocking=*/true);
-  return {sum({sent.const_data_ptr<int64_t>(), static_cast<size_t>(sent.numel())}), offset[local]};
+  return {sent, received.view({ranks, local}), offsets.to(counts.device())};
 }
 
 }  // namespace
@@ -365,12 +341,9 @@ std::tuple<int64_t, int64_t> finish_exchange_counts(
 
 TORCH_LIBRARY_FRAGMENT(fmoe_comm, library) {
   library.def(
-      "start_exchange_counts(Tensor counts, Tensor order, int[] experts_of_rank, int group)"
+      "exchange_counts(Tensor counts, Tensor order, int[] experts_of_rank, int group)"
       " -> (Tensor sent, Tensor received, Tensor offsets)",
-      start_exchange_counts);
-  library.def(
-      "finish_exchange_counts(Tensor sent, Tensor received, Tensor(a!) offsets, int group) -> (int sent_rows, int received_rows)",
-      finish_exchange_counts);
+      exchange_counts);
   library.def("global_scatter(Tensor rows, " FMOE_PLAN ", int group) -> Tensor", global_scatter);
   library.def("global_gather(Tensor rows, " FMOE_PLAN ", int total_rows, int group) -> Tensor", global_gather);
   library.def("start_global_scatter(Tensor rows, " FMOE_PLAN ", int group) -> (Tensor result, int work)", start_global_scatter);

@@ -1,5 +1,5 @@
 /** Shape letters: N all experts, E local experts, W ranks, R rows here in expert order, L rows received, D features. */
-import { cuda, Event, FmoeError, type Tensor } from '@fmoe/torch';
+import { FmoeError, type Tensor } from '@fmoe/torch';
 import type { ProcessGroup } from '../groups/process-group.js';
 import { NativeWork, type Work } from '../groups/work.js';
 import { commOperator } from '../load.js';
@@ -26,20 +26,25 @@ import type { Placement } from './placement.js';
  * ```
  */
 export class TokenExchange {
-  private readonly counts: { sent: Tensor; received: Tensor; offsets: Tensor };
-  /** Marks in the stream of a GPU that the counts are on the host. */
-  private readonly arrival: Event | null;
-  private sums: [sent: number, received: number] | undefined;
+  /** `[E+1]` int64 on the device of the counts: local expert e has the received rows `offsets[e]` to `offsets[e+1] - 1`. */
+  readonly offsets: Tensor;
+  /** `[N]` int64 on the CPU: the rows that leave here for each expert. */
+  readonly sent: Tensor;
+  /** `[W, E]` int64 on the CPU: the rows that each rank sends to each local expert. */
+  readonly received: Tensor;
+  /** L. */
+  readonly receivedRows: number;
+  /** The sum of {@link sent}. */
+  readonly sentRows: number;
 
   /**
-   * Begins to tell every rank how many rows it gets: an all-to-all of the counts. With counts on a GPU the host waits for it when
-   * the first size is asked for or the first rows are exchanged, the one place of the exchange where it waits; work that is
-   * submitted before goes on meanwhile.
+   * Tells every rank how many rows it gets: an all-to-all of the counts. With counts on a GPU this is the one place of the exchange
+   * where the host waits for it.
    *
    * @param counts `[N]` int64: how many rows there are here for each expert, as in a `RoutePlan`
    * @param placement of N experts on the W members of the group, the same on all of them
    * @throws FmoeError `ERR_ARGUMENT` for a placement that does not fit the group, `ERR_SHAPE` and `ERR_DTYPE` for other counts,
-   * `ERR_COMM` when the group fails, which on a GPU may also be told at that wait.
+   * `ERR_COMM` when the group fails.
    */
   constructor(
     counts: Tensor,
@@ -54,39 +59,17 @@ export class TokenExchange {
       );
     }
     const experts = placement.numExpertsOfRank;
-    const start = commOperator('start_exchange_counts');
-    const [sent, received, offsets] = start(counts, placement.order, experts, group.id) as Tensor[];
-    this.counts = { sent: sent!, received: received!, offsets: offsets! };
-    const [type, index] = counts.device.split(':');
-    this.arrival = type === 'cuda' ? new Event().record(cuda.currentStream(Number(index ?? 0))) : null;
-  }
-
-  /** `[E+1]` int64 on the device of the counts: local expert e has the received rows `offsets[e]` to `offsets[e+1] - 1`. */
-  get offsets(): Tensor {
-    this.arrived();
-    return this.counts.offsets;
-  }
-
-  /** `[N]` int64 on the CPU: the rows that leave here for each expert. */
-  get sent(): Tensor {
-    this.arrived();
-    return this.counts.sent;
-  }
-
-  /** `[W, E]` int64 on the CPU: the rows that each rank sends to each local expert. */
-  get received(): Tensor {
-    this.arrived();
-    return this.counts.received;
-  }
-
-  /** L. */
-  get receivedRows(): number {
-    return this.arrived()[1];
-  }
-
-  /** The sum of {@link sent}. */
-  get sentRows(): number {
-    return this.arrived()[0];
+    [this.sent, this.received, this.offsets] = commOperator('exchange_counts')(
+      counts,
+      placement.order,
+      experts,
+      group.id,
+    ) as [Tensor, Tensor, Tensor];
+    // Over NCCL it is the stream that waited: what a failed exchange left there must not be taken for counts.
+    const failure = commOperator('group_failure')(group.id) as string;
+    if (failure !== '') throw new FmoeError('ERR_COMM', `TokenExchange: ${failure}`, { op: 'TokenExchange' });
+    this.sentRows = sum(this.sent);
+    this.receivedRows = sum(this.received);
   }
 
   /**
@@ -120,17 +103,6 @@ export class TokenExchange {
     return started(commOperator('start_global_gather')(rows, ...this.arguments(), totalRows, this.group.id));
   }
 
-  /** Waits for the counts, the first time. */
-  private arrived(): [sent: number, received: number] {
-    if (this.sums === undefined) {
-      this.arrival?.synchronize();
-      const { sent, received, offsets } = this.counts;
-      const finish = commOperator('finish_exchange_counts');
-      this.sums = finish(sent, received, offsets, this.group.id) as [number, number];
-    }
-    return this.sums;
-  }
-
   private arguments(): [Tensor, Tensor, Tensor, number[]] {
     return [this.sent, this.received, this.placement.order, this.placement.numExpertsOfRank];
   }
@@ -139,4 +111,8 @@ export class TokenExchange {
 function started(begun: unknown): Work<Tensor> {
   const [result, id] = begun as [Tensor, number];
   return new NativeWork(id, result);
+}
+
+function sum(counts: Tensor): number {
+  return Number((counts.data() as BigInt64Array).reduce((total, count) => total + count, 0n));
 }

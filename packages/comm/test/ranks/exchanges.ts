@@ -208,27 +208,6 @@ export function exchanges(world: ProcessGroup): Cases {
     close(second!, rows.detach().mul(6));
   };
 
-  cases['sizes outlive the scope that first asks for them'] = () => {
-    const routing = routings['uneven tokens']!;
-    const plan = routePlan(indexTensor(topIdx(routing, rank, size)), size);
-    const exchange = new TokenExchange(plan.counts, Placement.even(size, size), world);
-    torch.tidy(() => {
-      exchange.scatter(torch.ones([plan.rowSlot.shape[0]!, 2]));
-    });
-    const rowsOf = (member: number, expert: number): number => rowsFor(routing, member, size, expert).length;
-    const arrived = all.map((member) => rowsOf(member, rank));
-    equal(
-      exchange.sent,
-      all.map((expert) => rowsOf(rank, expert)),
-    );
-    equal(
-      exchange.received,
-      arrived.map((count) => [count]),
-    );
-    equal(exchange.offsets, [0, sum(arrived)]);
-    assert.equal(exchange.receivedRows, sum(arrived));
-  };
-
   cases['ten steps leave no tensor behind'] = () => {
     const placement = Placement.ofRanks(
       range(7, (expert) => (expert * 5 + 2) % size),

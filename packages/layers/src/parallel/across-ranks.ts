@@ -24,9 +24,7 @@ export function acrossRanks(
   runExperts: (rows: Nest, offsets: Tensor) => Nest,
 ): Nest {
   const exchange = new TokenExchange(plan.counts, placement, group);
-  // Before the host waits for the counts: the number of rows that leave is known.
-  const leaving = mapNest(x, (leaf) => dispatch(leaf, plan.rowSlot, plan.slotRow));
-  const rows = mapNest(leaving, (leaf) => exchange.scatter(leaf));
+  const rows = mapNest(x, (leaf) => exchange.scatter(dispatch(leaf, plan.rowSlot, plan.slotRow)));
   const hasExperts = placement.expertsOfRank[group.rank]!.length > 0;
   const outputs = hasExperts ? runExperts(rows, exchange.offsets) : mapNest(rows, withoutExperts);
   const total = plan.rowSlot.shape[0]!;
