@@ -1,9 +1,9 @@
 // NCCL: tensors of one GPU, on a stream of the group's own that waits for the caller's and that the caller's waits for.
 // The communicator is made at the first operation.
 //
-// NCCL connects two members when one first sends to the other, and all when the algorithm for the kind and size of a collective is
-// first used. That waits for the others on the host, so such a call is made on a thread of its own; an operation for which all has
-// been connected does not, and is made in place.
+// NCCL connects two members when one first sends to the other, and may connect all for each new kind and size of a collective. That
+// waits for the other side on the host, so these calls are made on a thread of their own; a send and receive between members
+// that are connected does not, and is made in place.
 #include <ATen/DeviceGuard.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -11,11 +11,9 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstring>
 #include <optional>
-#include <set>
 #include <thread>
 
 #include "capture-mode.h"
@@ -90,7 +88,12 @@ class NcclRequest : public Request {
 class NcclTransport : public Transport {
  public:
   NcclTransport(const nccl::Table& table, int rank, int size, std::string name, std::shared_ptr<Communicator> communicator)
-      : table_(table), rank_(rank), size_(size), name_(std::move(name)), communicator_(std::move(communicator)) {}
+      : table_(table),
+        rank_(rank),
+        size_(size),
+        name_(std::move(name)),
+        communicator_(std::move(communicator)),
+        connected_(2 * size) {}
 
   ~NcclTransport() override {
     if (communicator_->aborted() || !device_) return;
@@ -119,17 +122,14 @@ class NcclTransport : public Transport {
   }
 
   RequestPtr all_reduce(const Tensor& data, ReduceOp op) override {
-    const Connections used{among_all(kAllReduce, data, op)};
-    return launch("all-reduce", {data}, used, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("all-reduce", {data}, std::nullopt, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
       if (data.numel() == 0) return int{nccl::kSuccess};
       return table.all_reduce(data.data_ptr(), data.data_ptr(), data.numel(), *type_of(data.scalar_type()), op_of(op), comm, stream);
     });
   }
 
   RequestPtr reduce_scatter(const Tensor& input, const Tensor& output, const Counts& rows, ReduceOp op) override {
-    std::optional<Connections> used;  // of unequal parts: a group of reductions, which NCCL looks at as a whole
-    if (even(rows)) used = {among_all(kReduceScatter, input, op)};
-    return launch("reduce-scatter", {input, output}, used, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("reduce-scatter", {input, output}, std::nullopt, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
       const int type = *type_of(input.scalar_type());
       const int64_t width = row_elements(input);
       if (input.numel() == 0) return int{nccl::kSuccess};
@@ -150,9 +150,7 @@ class NcclTransport : public Transport {
   }
 
   RequestPtr all_gather(const Tensor& input, const Tensor& output, const Counts& rows) override {
-    std::optional<Connections> used;
-    if (even(rows)) used = {among_all(kAllGather, output)};
-    return launch("all-gather", {input, output}, used, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("all-gather", {input, output}, std::nullopt, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
       const int64_t row_bytes = row_elements(output) * output.element_size();
       if (output.numel() == 0) return int{nccl::kSuccess};
       if (even(rows)) {
@@ -173,8 +171,7 @@ class NcclTransport : public Transport {
   }
 
   RequestPtr broadcast(const Tensor& data, int root) override {
-    const Connections used{among_all(kBroadcast, data)};
-    return launch("broadcast", {data}, used, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("broadcast", {data}, std::nullopt, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
       if (data.numel() == 0) return int{nccl::kSuccess};
       return table.broadcast(
           data.data_ptr(), data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, root, comm, stream);
@@ -185,8 +182,8 @@ class NcclTransport : public Transport {
       const Tensor& input, const Tensor& output, const Counts& send_rows, const Counts& receive_rows) override {
     Connections used;
     for (int peer = 0; peer < size_; ++peer) {
-      if (send_rows[peer] > 0) used.push_back(to_member(kSend, peer));
-      if (receive_rows[peer] > 0) used.push_back(to_member(kReceive, peer));
+      if (send_rows[peer] > 0) used.push_back(sending_to(peer));
+      if (receive_rows[peer] > 0) used.push_back(receiving_from(peer));
     }
     return launch("all-to-all", {input, output}, used, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
       const int64_t row_bytes = row_elements(output) * output.element_size();
@@ -207,16 +204,14 @@ class NcclTransport : public Transport {
   }
 
   RequestPtr send(const Tensor& data, int to, int) override {
-    const Connections used{to_member(kSend, to)};
-    return launch("send", {data}, used, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("send", {data}, Connections{sending_to(to)}, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
       if (data.numel() == 0) return int{nccl::kSuccess};
       return table.send(data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, to, comm, stream);
     });
   }
 
   RequestPtr receive(const Tensor& data, int from, int) override {
-    const Connections used{to_member(kReceive, from)};
-    return launch("receive", {data}, used, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("receive", {data}, Connections{receiving_from(from)}, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
       if (data.numel() == 0) return int{nccl::kSuccess};
       return table.receive(data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, from, comm, stream);
     });
@@ -242,17 +237,10 @@ class NcclTransport : public Transport {
   void abort() override { communicator_->abort(); }
 
  private:
-  // What an operation needs connected: a way from or to another member, or what NCCL chooses a collective's algorithm by.
-  enum Way : int64_t { kSend, kReceive, kAllReduce, kReduceScatter, kAllGather, kBroadcast };
-  using Connection = std::array<int64_t, 4>;
-  using Connections = std::vector<Connection>;
-  // More kinds and sizes than a program repeats.
-  static constexpr size_t kMostConnections = 4096;
-
-  static Connection to_member(Way way, int peer) { return {way, peer, 0, 0}; }
-  static Connection among_all(Way way, const Tensor& data, ReduceOp op = ReduceOp::sum) {
-    return {way, static_cast<int64_t>(data.scalar_type()), static_cast<int64_t>(op), data.numel()};
-  }
+  // Each way between this process and another, as an index into connected_.
+  using Connections = std::vector<size_t>;
+  size_t sending_to(int peer) const { return peer; }
+  size_t receiving_from(int peer) const { return size_ + peer; }
 
   static bool ok(int result) { return result == nccl::kSuccess; }
 
@@ -300,7 +288,7 @@ class NcclTransport : public Transport {
   }
 
   // `body` submits to the stream, which waits for what the caller has submitted before. It is made of copies, as a call that takes too
-  // long goes on when nobody waits for it any more. `used` are its connections, where that can be told.
+  // long goes on when nobody waits for it any more. `used` are the connections of sends and receives.
   template <typename Body>
   RequestPtr launch(
       const char* what, const std::vector<Tensor>& tensors, const std::optional<Connections>& used, const Body& body) {
@@ -312,11 +300,13 @@ class NcclTransport : public Transport {
     ready.record(cuda().getStream(device));
     ready.block(*stream_);
     const auto call = [body, stream = stream_->native_handle()](nccl::Comm comm) { return body(comm, stream); };
-    if (used && std::all_of(used->begin(), used->end(), [&](const Connection& one) { return connected_.count(one) > 0; })) {
+    if (used && std::all_of(used->begin(), used->end(), [&](size_t way) { return connected_[way]; })) {
       communicator_->run_here(what, call);
     } else {
       communicator_->run(what, call);
-      if (used && connected_.size() < kMostConnections) connected_.insert(used->begin(), used->end());
+      if (used) {
+        for (const size_t way : *used) connected_[way] = true;
+      }
     }
     done.record(*stream_);
     // The caching allocator must not hand the memory out again before the stream is done with it.
@@ -329,7 +319,7 @@ class NcclTransport : public Transport {
   const int size_;
   const std::string name_;
   const std::shared_ptr<Communicator> communicator_;
-  std::set<Connection> connected_;
+  std::vector<char> connected_;  // [2W]
   std::optional<c10::Device> device_;
   std::optional<c10::Stream> stream_;
 };
