@@ -2,84 +2,110 @@
 
 #include <c10/core/DeviceGuard.h>
 #include <c10/util/Exception.h>
+#include <sched.h>
+#include <time.h>
 
+#include <chrono>
 #include <future>
 #include <thread>
+
+#include "signals.h"
+#include "transport.h"
 
 namespace fmoe::comm::nccl {
 
 namespace {
 
-// Time that whoever tells of a failure waits for an abort to end, and before that for a call to return.
+using Clock = std::chrono::steady_clock;
+
+// A look at what NCCL's thread does. It needs a core itself, and some tens of microseconds.
+void pause(Clock::time_point since) {
+  if (Clock::now() - since < std::chrono::milliseconds(1)) {
+    sched_yield();
+  } else {
+    const timespec time{0, 50'000};
+    nanosleep(&time, nullptr);
+  }
+}
+
+// Time for the others to come after a signal (work.cpp).
+constexpr auto kSignalGrace = std::chrono::seconds(2);
+// Time that whoever tells of a failure waits for an abort to end.
 constexpr auto kAbortPatience = std::chrono::seconds(5);
-constexpr auto kCallPatience = std::chrono::seconds(1);
 
 }  // namespace
 
-int Communicator::on_thread(const char* what, std::function<int()> call) {
-  return thread_.run(
-      [call = std::move(call), device = device_] {
-        const c10::DeviceGuard guard(device);
-        return call();
-      },
-      timeout, what);
-}
-
 void Communicator::init(int size, const UniqueId& id, int rank, const c10::Device& device) {
   device_ = device;
-  const int result = on_thread("ncclCommInitRankConfig", [&table = table_, open = open_, size, id, rank] {
-    const std::lock_guard<std::timed_mutex> lock(open->mutex);
-    Config config;
-    Comm made = nullptr;
-    const int told = table.init(&made, size, id, rank, &config);
-    open->comm = made;
-    return told;
-  });
-  if (result != kSuccess) fail(result, "ncclCommInitRankConfig");
+  Config config;
+  int result = kSuccess;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    result = table_.init(&comm_, size, id, rank, &config);
+  }
+  settle(result, "ncclCommInitRankConfig");
 }
 
 std::shared_ptr<Communicator> Communicator::split(int color, int key) {
-  auto child = std::make_shared<Communicator>(table_, timeout.load());
-  child->device_ = device_;
-  run("ncclCommSplit", [&table = table_, color, key, open = child->open_](Comm comm) {
-    Config config;
-    Comm made = nullptr;
-    const int told = table.split(comm, color < 0 ? kNoColor : color, key, &made, &config);
-    open->comm = made;
-    return told;
-  });
+  // NCCL writes the result when it is through, whether or not anybody still waits for it.
+  auto made = std::make_unique<Comm>(nullptr);
+  Config config;
+  try {
+    // The call itself returns a success; the state of this communicator is that of the split.
+    run("ncclCommSplit", [&](Comm comm) {
+      const int result = table_.split(comm, color < 0 ? kNoColor : color, key, made.get(), &config);
+      return result == kSuccess ? static_cast<int>(kInProgress) : result;
+    });
+  } catch (...) {
+    static_cast<void>(made.release());
+    throw;
+  }
   if (color < 0) return nullptr;
-  if (child->open_->comm == nullptr) C10_THROW_ERROR(DistBackendError, "NCCL: ncclCommSplit gave no communicator");
-  return child;
+  if (*made == nullptr) C10_THROW_ERROR(DistBackendError, "NCCL: ncclCommSplit gave no communicator");
+  auto result = std::make_shared<Communicator>(table_, timeout.load());
+  result->device_ = device_;
+  result->comm_ = *made;
+  result->settle(kInProgress, "ncclCommSplit");
+  return result;
 }
 
-void Communicator::run(const char* what, std::function<int(Comm)> call) {
-  const int result = on_thread(what, [open = open_, call = std::move(call)] {
-    const std::lock_guard<std::timed_mutex> lock(open->mutex);
-    const Comm comm = open->comm;
-    return comm ? call(comm) : static_cast<int>(kInvalidUsage);
-  });
+int Communicator::state() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!comm_) return kInvalidUsage;
+  int result = kSuccess;
+  const int error = table_.async_error(comm_, &result);
+  return error == kSuccess ? result : error;
+}
+
+void Communicator::settle(int result, const char* what) {
+  if (result == kInProgress) {
+    const SignalWatch signals;
+    const auto begin = Clock::now();
+    const auto limit = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout.load()));
+    Clock::time_point signalled{};
+    while ((result = state()) == kInProgress) {
+      const auto now = Clock::now();
+      if (now - begin > limit) throw DeadlinePassed{};
+      if (const int signal = signals.caught()) {
+        if (signalled == Clock::time_point{}) signalled = now;
+        if (now - signalled > kSignalGrace) {
+          C10_THROW_ERROR(DistBackendError, std::string(what) + " was interrupted by " + signal_name(signal));
+        }
+      }
+      pause(begin);
+    }
+  }
   if (result != kSuccess) fail(result, what);
 }
 
 void Communicator::check(const char* what) {
-  int result = kSuccess;
-  {
-    // Not while another thread calls: it may not return, and whoever asks has others to look after.
-    const std::unique_lock<std::timed_mutex> lock(open_->mutex, std::try_to_lock);
-    if (!lock) return;
-    const Comm comm = open_->comm;
-    const int error = comm ? table_.async_error(comm, &result) : static_cast<int>(kInvalidUsage);
-    if (error != kSuccess) result = error;
-  }
-  if (result != kSuccess) fail(result, what);
+  const int now = state();
+  // Another thread's call may be under way.
+  if (now != kSuccess && now != kInProgress) fail(now, what);
 }
 
 void Communicator::fail(int result, const char* what) {
   if (aborted_) C10_THROW_ERROR(DistBackendError, std::string("NCCL: ") + what + ": the communicator was given up");
-  if (result == kInProgress) {
-    C10_THROW_ERROR(DistBackendError, std::string("NCCL: ") + what + ": NCCL_COMM_BLOCKING=0 is not supported; unset it");
-  }
   // A text of the whole library's, so the communicator need not be there any more.
   const char* more = table_.last_error(nullptr);
   C10_THROW_ERROR(DistBackendError, std::string("NCCL: ") + what + ": " + table_.error_string(result) +
@@ -87,15 +113,11 @@ void Communicator::fail(int result, const char* what) {
 }
 
 void Communicator::abort() {
-  aborted_ = true;
   Comm comm = nullptr;
   {
-    const std::unique_lock<std::timed_mutex> lock(open_->mutex, kCallPatience);
-    // NCCL frees what a call that has not returned is using. So a call on the thread of its own, which nobody waits for any more,
-    // is left alone. One that was made here is in the way of its caller until the GPU goes on, which takes an abort: it begins
-    // with what releases the call, and frees after the GPU is done.
-    if (!lock && !called_here_) return;
-    comm = open_->comm.exchange(nullptr);
+    std::lock_guard<std::mutex> lock(mutex_);
+    aborted_ = true;
+    std::swap(comm, comm_);
   }
   if (comm == nullptr) return;
   // It frees memory of the GPU, which may wait for the kernels of other communicators, and these for a rank that never comes.
@@ -112,11 +134,11 @@ void Communicator::abort() {
 void Communicator::close(double seconds) {
   timeout = seconds;
   try {
-    run("ncclCommFinalize", [&table = table_](Comm comm) { return table.finalize(comm); });
-    run("ncclCommDestroy", [&table = table_, open = open_](Comm comm) {
-      open->comm = nullptr;
-      return table.destroy(comm);
-    });
+    const c10::DeviceGuard guard(device_);
+    run("ncclCommFinalize", [&](Comm comm) { return table_.finalize(comm); });
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (comm_) table_.destroy(comm_);
+    comm_ = nullptr;
   } catch (const std::exception&) {
     abort();
   }

@@ -40,7 +40,7 @@ struct Config {
   size_t size = sizeof(Config);
   unsigned magic = 0xcafebeef;
   unsigned version = 21400;
-  int blocking = 1;
+  int blocking = 0;
 };
 
 struct Table {

@@ -1,9 +1,5 @@
 // NCCL: tensors of one GPU, on a stream of the group's own that waits for the caller's and that the caller's waits for.
 // The communicator is made at the first operation.
-//
-// NCCL connects two members when one first sends to the other, and may connect all for each new kind and size of a collective. That
-// waits for the other side on the host, so these calls are made on a thread of their own; a send and receive between members
-// that are connected does not, and is made in place.
 #include <ATen/DeviceGuard.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -88,12 +84,7 @@ class NcclRequest : public Request {
 class NcclTransport : public Transport {
  public:
   NcclTransport(const nccl::Table& table, int rank, int size, std::string name, std::shared_ptr<Communicator> communicator)
-      : table_(table),
-        rank_(rank),
-        size_(size),
-        name_(std::move(name)),
-        communicator_(std::move(communicator)),
-        connected_(2 * size) {}
+      : table_(table), rank_(rank), size_(size), name_(std::move(name)), communicator_(std::move(communicator)) {}
 
   ~NcclTransport() override {
     if (communicator_->aborted() || !device_) return;
@@ -122,26 +113,26 @@ class NcclTransport : public Transport {
   }
 
   RequestPtr all_reduce(const Tensor& data, ReduceOp op) override {
-    return launch("all-reduce", {data}, std::nullopt, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("all-reduce", {data}, [&](nccl::Comm comm, nccl::Stream stream) {
       if (data.numel() == 0) return int{nccl::kSuccess};
-      return table.all_reduce(data.data_ptr(), data.data_ptr(), data.numel(), *type_of(data.scalar_type()), op_of(op), comm, stream);
+      return table_.all_reduce(data.data_ptr(), data.data_ptr(), data.numel(), *type_of(data.scalar_type()), op_of(op), comm, stream);
     });
   }
 
   RequestPtr reduce_scatter(const Tensor& input, const Tensor& output, const Counts& rows, ReduceOp op) override {
-    return launch("reduce-scatter", {input, output}, std::nullopt, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("reduce-scatter", {input, output}, [&](nccl::Comm comm, nccl::Stream stream) {
       const int type = *type_of(input.scalar_type());
       const int64_t width = row_elements(input);
       if (input.numel() == 0) return int{nccl::kSuccess};
       if (even(rows)) {
-        return table.reduce_scatter(input.data_ptr(), output.data_ptr(), output.numel(), type, op_of(op), comm, stream);
+        return table_.reduce_scatter(input.data_ptr(), output.data_ptr(), output.numel(), type, op_of(op), comm, stream);
       }
-      return grouped(table, [&] {
+      return grouped([&] {
         const auto* part = static_cast<const char*>(input.data_ptr());
         int result = nccl::kSuccess;
         for (int root = 0; root < size_ && ok(result); ++root) {
           const int64_t count = rows[root] * width;
-          if (count > 0) result = table.reduce(part, output.data_ptr(), count, type, op_of(op), root, comm, stream);
+          if (count > 0) result = table_.reduce(part, output.data_ptr(), count, type, op_of(op), root, comm, stream);
           part += count * input.element_size();
         }
         return result;
@@ -150,19 +141,19 @@ class NcclTransport : public Transport {
   }
 
   RequestPtr all_gather(const Tensor& input, const Tensor& output, const Counts& rows) override {
-    return launch("all-gather", {input, output}, std::nullopt, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("all-gather", {input, output}, [&](nccl::Comm comm, nccl::Stream stream) {
       const int64_t row_bytes = row_elements(output) * output.element_size();
       if (output.numel() == 0) return int{nccl::kSuccess};
       if (even(rows)) {
-        return table.all_gather(input.data_ptr(), output.data_ptr(), rows[0] * row_bytes, nccl::kUint8, comm, stream);
+        return table_.all_gather(input.data_ptr(), output.data_ptr(), rows[0] * row_bytes, nccl::kUint8, comm, stream);
       }
-      return grouped(table, [&] {
+      return grouped([&] {
         auto* part = static_cast<char*>(output.data_ptr());
         int result = nccl::kSuccess;
         for (int root = 0; root < size_ && ok(result); ++root) {
           const int64_t bytes = rows[root] * row_bytes;
           const void* source = root == rank_ ? input.data_ptr() : part;
-          if (bytes > 0) result = table.broadcast(source, part, bytes, nccl::kUint8, root, comm, stream);
+          if (bytes > 0) result = table_.broadcast(source, part, bytes, nccl::kUint8, root, comm, stream);
           part += bytes;
         }
         return result;
@@ -171,30 +162,25 @@ class NcclTransport : public Transport {
   }
 
   RequestPtr broadcast(const Tensor& data, int root) override {
-    return launch("broadcast", {data}, std::nullopt, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("broadcast", {data}, [&](nccl::Comm comm, nccl::Stream stream) {
       if (data.numel() == 0) return int{nccl::kSuccess};
-      return table.broadcast(
+      return table_.broadcast(
           data.data_ptr(), data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, root, comm, stream);
     });
   }
 
   RequestPtr all_to_all(
       const Tensor& input, const Tensor& output, const Counts& send_rows, const Counts& receive_rows) override {
-    Connections used;
-    for (int peer = 0; peer < size_; ++peer) {
-      if (send_rows[peer] > 0) used.push_back(sending_to(peer));
-      if (receive_rows[peer] > 0) used.push_back(receiving_from(peer));
-    }
-    return launch("all-to-all", {input, output}, used, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("all-to-all", {input, output}, [&](nccl::Comm comm, nccl::Stream stream) {
       const int64_t row_bytes = row_elements(output) * output.element_size();
-      return grouped(table, [&] {
+      return grouped([&] {
         const auto* source = static_cast<const char*>(input.data_ptr());
         auto* target = static_cast<char*>(output.data_ptr());
         int result = nccl::kSuccess;
         for (int peer = 0; peer < size_; ++peer) {
           const int64_t sent = send_rows[peer] * row_bytes, received = receive_rows[peer] * row_bytes;
-          if (sent > 0 && ok(result)) result = table.send(source, sent, nccl::kUint8, peer, comm, stream);
-          if (received > 0 && ok(result)) result = table.receive(target, received, nccl::kUint8, peer, comm, stream);
+          if (sent > 0 && ok(result)) result = table_.send(source, sent, nccl::kUint8, peer, comm, stream);
+          if (received > 0 && ok(result)) result = table_.receive(target, received, nccl::kUint8, peer, comm, stream);
           source += sent;
           target += received;
         }
@@ -204,16 +190,16 @@ class NcclTransport : public Transport {
   }
 
   RequestPtr send(const Tensor& data, int to, int) override {
-    return launch("send", {data}, Connections{sending_to(to)}, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("send", {data}, [&](nccl::Comm comm, nccl::Stream stream) {
       if (data.numel() == 0) return int{nccl::kSuccess};
-      return table.send(data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, to, comm, stream);
+      return table_.send(data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, to, comm, stream);
     });
   }
 
   RequestPtr receive(const Tensor& data, int from, int) override {
-    return launch("receive", {data}, Connections{receiving_from(from)}, [=, &table = table_](nccl::Comm comm, nccl::Stream stream) {
+    return launch("receive", {data}, [&](nccl::Comm comm, nccl::Stream stream) {
       if (data.numel() == 0) return int{nccl::kSuccess};
-      return table.receive(data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, from, comm, stream);
+      return table_.receive(data.data_ptr(), data.numel() * data.element_size(), nccl::kUint8, from, comm, stream);
     });
   }
 
@@ -237,24 +223,19 @@ class NcclTransport : public Transport {
   void abort() override { communicator_->abort(); }
 
  private:
-  // Each way between this process and another, as an index into connected_.
-  using Connections = std::vector<size_t>;
-  size_t sending_to(int peer) const { return peer; }
-  size_t receiving_from(int peer) const { return size_ + peer; }
+  static bool ok(int result) { return result == nccl::kSuccess || result == nccl::kInProgress; }
 
-  static bool ok(int result) { return result == nccl::kSuccess; }
-
-  static bool even(const Counts& rows) {
+  bool even(const Counts& rows) const {
     return std::all_of(rows.begin(), rows.end(), [&](int64_t count) { return count == rows[0]; });
   }
 
   template <typename Body>
-  static int grouped(const nccl::Table& table, Body&& body) {
-    const int started = table.group_start();
+  int grouped(Body&& body) {
+    const int started = table_.group_start();
     if (!ok(started)) return started;
     // What follows is a part of the group until its end, also when it fails.
     const int result = body();
-    const int ended = table.group_end();
+    const int ended = table_.group_end();
     return ok(result) ? ended : result;
   }
 
@@ -287,11 +268,9 @@ class NcclTransport : public Transport {
     device_ = device;
   }
 
-  // `body` submits to the stream, which waits for what the caller has submitted before. It is made of copies, as a call that takes too
-  // long goes on when nobody waits for it any more. `used` are the connections of sends and receives.
+  // `body` submits to the stream, which waits for what the caller has submitted before.
   template <typename Body>
-  RequestPtr launch(
-      const char* what, const std::vector<Tensor>& tensors, const std::optional<Connections>& used, const Body& body) {
+  RequestPtr launch(const char* what, const std::vector<Tensor>& tensors, Body&& body) {
     const auto device = tensors[0].device();
     const c10::DeviceGuard guard(device);
     connect(device);
@@ -299,15 +278,7 @@ class NcclTransport : public Transport {
     c10::Event ready(c10::kCUDA), done(c10::kCUDA);
     ready.record(cuda().getStream(device));
     ready.block(*stream_);
-    const auto call = [body, stream = stream_->native_handle()](nccl::Comm comm) { return body(comm, stream); };
-    if (used && std::all_of(used->begin(), used->end(), [&](size_t way) { return connected_[way]; })) {
-      communicator_->run_here(what, call);
-    } else {
-      communicator_->run(what, call);
-      if (used) {
-        for (const size_t way : *used) connected_[way] = true;
-      }
-    }
+    communicator_->run(what, [&](nccl::Comm comm) { return body(comm, stream_->native_handle()); });
     done.record(*stream_);
     // The caching allocator must not hand the memory out again before the stream is done with it.
     for (const Tensor& tensor : tensors) tensor.record_stream(*stream_);
@@ -319,7 +290,6 @@ class NcclTransport : public Transport {
   const int size_;
   const std::string name_;
   const std::shared_ptr<Communicator> communicator_;
-  std::vector<char> connected_;  // [2W]
   std::optional<c10::Device> device_;
   std::optional<c10::Stream> stream_;
 };
