@@ -14,6 +14,7 @@ export {
   noGrad,
   setGradEnabled,
 } from './autograd/index.js';
+export { checkBoolean, checkFunction, checkOptions } from './check.js';
 export { cuda, Event, Stream } from './devices/cuda.js';
 export { flagOnDevice, raiseDeviceErrors, watchDevice } from './devices/device-errors.js';
 export { type BoundOperator, op, type Scalar } from './dispatch/op.js';

@@ -1,3 +1,4 @@
+import { checkOptions } from '../check.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { checkChoice, checkCount, checkNumber } from './check.js';
 import {
@@ -23,6 +24,7 @@ export class ReLU extends Module {
 
   constructor(options: InplaceOption = {}) {
     super();
+    checkOptions('ReLU', options, ['inplace']);
     this.inplace = options.inplace ?? false;
   }
 
@@ -42,6 +44,7 @@ export class GELU extends Module {
   /** @throws FmoeError `ERR_ARGUMENT` for any other `approximate`. */
   constructor(options: { approximate?: 'none' | 'tanh' } = {}) {
     super();
+    checkOptions('GELU', options, ['approximate']);
     this.approximate = checkChoice('GELU', 'approximate', options.approximate ?? 'none', ['none', 'tanh']);
   }
 
@@ -60,6 +63,7 @@ export class SiLU extends Module {
 
   constructor(options: InplaceOption = {}) {
     super();
+    checkOptions('SiLU', options, ['inplace']);
     this.inplace = options.inplace ?? false;
   }
 
@@ -131,6 +135,7 @@ export class LeakyReLU extends Module {
 
   constructor(negativeSlope = 0.01, options: InplaceOption = {}) {
     super();
+    checkOptions('LeakyReLU', options, ['inplace']);
     this.negativeSlope = checkNumber('LeakyReLU', 'negativeSlope', negativeSlope);
     this.inplace = options.inplace ?? false;
   }
@@ -151,6 +156,7 @@ export class ELU extends Module {
 
   constructor(alpha = 1, options: InplaceOption = {}) {
     super();
+    checkOptions('ELU', options, ['inplace']);
     this.alpha = checkNumber('ELU', 'alpha', alpha);
     this.inplace = options.inplace ?? false;
   }

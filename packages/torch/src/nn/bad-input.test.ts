@@ -63,6 +63,33 @@ describe('constructors refuse', () => {
   rejects('a negative table', 'ERR_ARGUMENT', /numEmbeddings/, () => new nn.Embedding(-1, 2));
   rejects('an empty normalized shape', 'ERR_ARGUMENT', /normalizedShape/, () => new nn.LayerNorm([]));
   rejects('a negative normalized shape', 'ERR_ARGUMENT', /normalizedShape/, () => new nn.RMSNorm([4, -1]));
+  const unknown: [string, () => unknown][] = [
+    ['Linear', () => new nn.Linear(2, 2, wrong({ biass: false }))],
+    ['LayerNorm', () => new nn.LayerNorm(2, wrong({ biass: false }))],
+    ['RMSNorm', () => new nn.RMSNorm(2, wrong({ biass: false }))],
+    ['Embedding', () => new nn.Embedding(2, 2, wrong({ biass: false }))],
+    ['MultiheadAttention', () => new nn.MultiheadAttention(2, 1, wrong({ biass: false }))],
+    ['ReLU', () => new nn.ReLU(wrong({ biass: false }))],
+    ['GELU', () => new nn.GELU(wrong({ biass: false }))],
+    ['SiLU', () => new nn.SiLU(wrong({ biass: false }))],
+    ['LeakyReLU', () => new nn.LeakyReLU(0.1, wrong({ biass: false }))],
+    ['ELU', () => new nn.ELU(1, wrong({ biass: false }))],
+    ['Dropout', () => new nn.Dropout(0.5, wrong({ biass: false }))],
+    ['CrossEntropyLoss', () => new nn.CrossEntropyLoss(wrong({ biass: false }))],
+    ['NLLLoss', () => new nn.NLLLoss(wrong({ biass: false }))],
+    ['MSELoss', () => new nn.MSELoss(wrong({ biass: false }))],
+    ['HuberLoss', () => new nn.HuberLoss(wrong({ biass: false }))],
+    ['BCEWithLogitsLoss', () => new nn.BCEWithLogitsLoss(wrong({ biass: false }))],
+    ['KLDivLoss', () => new nn.KLDivLoss(wrong({ biass: false }))],
+  ];
+  for (const [name, body] of unknown) {
+    rejects(
+      `an unknown option of ${name}`,
+      'ERR_ARGUMENT',
+      new RegExp(`${name}: unknown option 'biass'`),
+      body,
+    );
+  }
   rejects('p above 1', 'ERR_ARGUMENT', /Dropout: p .* 1\.5/, () => new nn.Dropout(1.5));
   rejects('p below 0', 'ERR_ARGUMENT', /Dropout: p .* -0\.1/, () => new nn.Dropout(-0.1));
   rejects('p that is not a number', 'ERR_ARGUMENT', /NaN/, () => new nn.Dropout(Number.NaN));

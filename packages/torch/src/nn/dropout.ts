@@ -1,3 +1,4 @@
+import { checkOptions } from '../check.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { checkProbability } from './check.js';
 import type { InplaceOption } from './functional/activations.js';
@@ -13,6 +14,7 @@ export class Dropout extends Module {
   /** @throws FmoeError `ERR_ARGUMENT` when `p` is not in [0, 1]. */
   constructor(p = 0.5, options: InplaceOption = {}) {
     super();
+    checkOptions('Dropout', options, ['inplace']);
     this.p = checkProbability('Dropout', 'p', p);
     this.inplace = options.inplace ?? false;
   }

@@ -3,7 +3,7 @@ import { tidy } from '../scope.js';
 import { empty } from '../tensor/factories.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { checkCount, checkNumber } from './check.js';
-import { type FactoryOptions, factoryOptions } from './factory-options.js';
+import { checkModuleOptions, type FactoryOptions, factoryOptions } from './factory-options.js';
 import { embedding, resolvePaddingIndex } from './functional/embedding.js';
 import { normal_ } from './init.js';
 import { Module } from './module.js';
@@ -36,6 +36,7 @@ export class Embedding extends Module {
   /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no non-negative integers or a `paddingIdx` outside the table. */
   constructor(numEmbeddings: number, embeddingDim: number, options: EmbeddingOptions = {}) {
     super();
+    checkModuleOptions('Embedding', options, ['paddingIdx', 'maxNorm', 'normType', 'scaleGradByFreq']);
     this.numEmbeddings = checkCount('Embedding', 'numEmbeddings', numEmbeddings);
     this.embeddingDim = checkCount('Embedding', 'embeddingDim', embeddingDim);
     const paddingIdx = options.paddingIdx ?? null;

@@ -2,7 +2,7 @@ import { tidy } from '../scope.js';
 import { empty } from '../tensor/factories.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { checkNumber, checkShape } from './check.js';
-import { type FactoryOptions, factoryOptions } from './factory-options.js';
+import { checkModuleOptions, type FactoryOptions, factoryOptions } from './factory-options.js';
 import { layerNorm } from './functional/normalization.js';
 import { ones_, zeros_ } from './init.js';
 import { Module } from './module.js';
@@ -31,6 +31,7 @@ export class LayerNorm extends Module {
   /** @throws FmoeError `ERR_ARGUMENT` when `normalizedShape` is no size or list of sizes. */
   constructor(normalizedShape: number | readonly number[], options: LayerNormOptions = {}) {
     super();
+    checkModuleOptions('LayerNorm', options, ['eps', 'elementwiseAffine', 'bias']);
     this.normalizedShape = checkShape('LayerNorm', 'normalizedShape', normalizedShape);
     this.eps = checkNumber('LayerNorm', 'eps', options.eps ?? 1e-5);
     this.elementwiseAffine = options.elementwiseAffine ?? true;

@@ -2,7 +2,7 @@ import { tidy } from '../scope.js';
 import { empty } from '../tensor/factories.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { checkCount } from './check.js';
-import { type FactoryOptions, factoryOptions } from './factory-options.js';
+import { checkModuleOptions, type FactoryOptions, factoryOptions } from './factory-options.js';
 import { linear } from './functional/linear.js';
 import { calculateFanInAndFanOut, kaimingUniform_, uniform_ } from './init.js';
 import { Module } from './module.js';
@@ -30,6 +30,7 @@ export class Linear extends Module {
   /** @throws FmoeError `ERR_ARGUMENT` when a size is no non-negative integer. */
   constructor(inFeatures: number, outFeatures: number, options: LinearOptions = {}) {
     super();
+    checkModuleOptions('Linear', options, ['bias']);
     this.inFeatures = checkCount('Linear', 'inFeatures', inFeatures);
     this.outFeatures = checkCount('Linear', 'outFeatures', outFeatures);
     const place = factoryOptions(options);

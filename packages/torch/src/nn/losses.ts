@@ -1,3 +1,4 @@
+import { checkOptions } from '../check.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Reduction } from './check.js';
 import {
@@ -20,12 +21,14 @@ import {
 } from './functional/losses.js';
 import { Module } from './module.js';
 
-/** What all losses share; a wrong `reduction` is an error when the loss is made. */
+/** What all losses share; a wrong `reduction` or an unknown option is an error when the loss is made. */
 abstract class Loss extends Module {
   readonly reduction: Reduction;
 
-  constructor(options: ReductionOption) {
+  /** @param names the options that the loss has besides */
+  constructor(options: ReductionOption, ...names: string[]) {
     super();
+    checkOptions(new.target.name, options, ['reduction', ...names]);
     this.reduction = options.reduction ?? 'mean';
     reductionCode(new.target.name, this.reduction);
   }
@@ -40,7 +43,7 @@ export class CrossEntropyLoss extends Loss {
 
   /** @throws FmoeError `ERR_ARGUMENT` for an unknown `reduction`. */
   constructor(options: CrossEntropyOptions = {}) {
-    super(options);
+    super(options, 'weight', 'ignoreIndex', 'labelSmoothing');
     this.registerBuffer('weight', options.weight ?? null);
     this.ignoreIndex = options.ignoreIndex ?? -100;
     this.labelSmoothing = options.labelSmoothing ?? 0;
@@ -58,7 +61,7 @@ export class NLLLoss extends Loss {
   readonly ignoreIndex: number;
 
   constructor(options: NllLossOptions = {}) {
-    super(options);
+    super(options, 'weight', 'ignoreIndex');
     this.registerBuffer('weight', options.weight ?? null);
     this.ignoreIndex = options.ignoreIndex ?? -100;
   }
@@ -95,7 +98,7 @@ export class SmoothL1Loss extends Loss {
   readonly beta: number;
 
   constructor(options: ReductionOption & { beta?: number } = {}) {
-    super(options);
+    super(options, 'beta');
     this.beta = options.beta ?? 1;
   }
 
@@ -109,7 +112,7 @@ export class HuberLoss extends Loss {
   readonly delta: number;
 
   constructor(options: ReductionOption & { delta?: number } = {}) {
-    super(options);
+    super(options, 'delta');
     this.delta = options.delta ?? 1;
   }
 
@@ -126,7 +129,7 @@ export class BCEWithLogitsLoss extends Loss {
   declare readonly pos_weight: Tensor | null;
 
   constructor(options: BinaryCrossEntropyWithLogitsOptions = {}) {
-    super(options);
+    super(options, 'weight', 'posWeight');
     this.registerBuffer('weight', options.weight ?? null);
     this.registerBuffer('pos_weight', options.posWeight ?? null);
   }
@@ -144,6 +147,7 @@ export class KLDivLoss extends Module {
 
   constructor(options: KlDivOptions = {}) {
     super();
+    checkOptions('KLDivLoss', options, ['reduction', 'logTarget']);
     this.reduction = options.reduction ?? 'mean';
     if (this.reduction !== 'batchmean') reductionCode('KLDivLoss', this.reduction);
     this.logTarget = options.logTarget ?? false;

@@ -7,7 +7,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { type AttentionMasks, attend } from './attend.js';
 import { checkCount, checkProbability } from './check.js';
 import { requireShape, requireTensors, shapeOf } from './diagnose.js';
-import { type FactoryOptions, factoryOptions } from './factory-options.js';
+import { checkModuleOptions, type FactoryOptions, factoryOptions } from './factory-options.js';
 import { linear } from './functional/linear.js';
 import { constant_, xavierUniform_ } from './init.js';
 import { Linear } from './linear.js';
@@ -62,6 +62,7 @@ export class MultiheadAttention extends Module {
   /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers, or `embedDim` not divisible by `numHeads`. */
   constructor(embedDim: number, numHeads: number, options: MultiheadAttentionOptions = {}) {
     super();
+    checkModuleOptions(OPERATION, options, ['dropout', 'bias', 'kdim', 'vdim', 'batchFirst']);
     this.embedDim = checkCount(OPERATION, 'embedDim', embedDim, 1);
     this.numHeads = checkCount(OPERATION, 'numHeads', numHeads, 1);
     this.kdim = checkCount(OPERATION, 'kdim', options.kdim ?? embedDim, 1);

@@ -2,7 +2,7 @@ import { tidy } from '../scope.js';
 import { empty } from '../tensor/factories.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { checkNumber, checkShape } from './check.js';
-import { type FactoryOptions, factoryOptions } from './factory-options.js';
+import { checkModuleOptions, type FactoryOptions, factoryOptions } from './factory-options.js';
 import { rmsNorm } from './functional/normalization.js';
 import { ones_ } from './init.js';
 import { Module } from './module.js';
@@ -27,6 +27,7 @@ export class RMSNorm extends Module {
   /** @throws FmoeError `ERR_ARGUMENT` when `normalizedShape` is no size or list of sizes. */
   constructor(normalizedShape: number | readonly number[], options: RMSNormOptions = {}) {
     super();
+    checkModuleOptions('RMSNorm', options, ['eps', 'elementwiseAffine']);
     this.normalizedShape = checkShape('RMSNorm', 'normalizedShape', normalizedShape);
     const eps = options.eps ?? null;
     this.eps = eps === null ? null : checkNumber('RMSNorm', 'eps', eps);

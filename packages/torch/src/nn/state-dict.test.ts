@@ -133,6 +133,36 @@ describe('a state dict that does not fit', () => {
     });
   });
 
+  it.each([
+    [
+      'a disposed tensor',
+      (tensor: torch.Tensor) => {
+        tensor.dispose();
+        return tensor;
+      },
+      "bias: the dict's tensor is disposed",
+    ],
+    [
+      'a tensor without values',
+      (tensor: torch.Tensor) => tensor.to('meta'),
+      "bias: the dict's tensor is on 'meta'",
+    ],
+  ])('is refused for %s, and nothing is copied', (_, spoil, message) => {
+    torch.tidy(() => {
+      const module = new Linear(2, 2);
+      const before = copyOf(module);
+      const error = errorOf(() =>
+        module.loadStateDict({ weight: torch.ones([2, 2]), bias: spoil(torch.ones([2])) }),
+      );
+      expect(error.code).toBe('ERR_STATE_DICT');
+      expect(error.message).toContain(message);
+      for (const [key, value] of Object.entries(module.stateDict())) {
+        expectIdentical(value, before[key] as torch.Tensor);
+      }
+      module.dispose();
+    });
+  });
+
   it('is loaded as far as it goes when not strict, and the rest is returned', () => {
     torch.tidy(() => {
       const module = new Linear(2, 2);

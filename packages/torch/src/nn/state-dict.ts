@@ -98,6 +98,9 @@ function* entries(module: Module, prefix: string, above: Module[]): Generator<[s
 
 function misfit(key: string, target: Tensor, value: unknown): string[] {
   if (!(value instanceof Tensor)) return [`${key}: expected a Tensor, got ${show(value)}`];
+  if (value.isDisposed) return [`${key}: the dict's tensor is disposed`];
+  if (value.device === 'meta' && target.device !== 'meta')
+    return [`${key}: the dict's tensor is on 'meta', it has no values`];
   if (sameShape(value.shape, target.shape)) return [];
   return [`${key}: the dict has [${value.shape.join(', ')}], the module [${target.shape.join(', ')}]`];
 }
