@@ -9,6 +9,7 @@
 #include "shape-text.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 namespace fmoe {
@@ -28,6 +29,21 @@ Tensor at_least_float32(const char* op, const char* name, const Tensor& tensor, 
       tensor.dim() == rank, op, ": ", name, " must have ", rank, " dimension(s), got shape ", shape_text(tensor));
   const auto dtype = tensor.scalar_type();
   return dtype == at::kHalf || dtype == at::kBFloat16 ? tensor.to(at::kFloat) : tensor;
+}
+
+// Expert ids, -1 or in [0, N). Those on a GPU are not read: one out of range counts for no expert there.
+void check_ids(const char* op, const Tensor& top_idx, int64_t num_experts) {
+  const auto dtype = top_idx.scalar_type();
+  TORCH_CHECK_TYPE(
+      dtype == at::kLong || dtype == at::kInt, op, ": top_idx must have dtype int64 or int32, got ",
+      c10::getDtypeNames(dtype).first);
+  if (top_idx.is_cpu()) {
+    // Through the dispatcher, so that a trace, which has no ids, gets past it.
+    static const auto count = c10::Dispatcher::singleton()
+                                  .findSchemaOrThrow("fmoe::expert_count", "")
+                                  .typed<Tensor(const Tensor&, int64_t)>();
+    count.call(top_idx, num_experts);
+  }
 }
 
 // var(v) / mean(v)² with the unbiased variance; 0 for a single element.
@@ -66,6 +82,7 @@ Tensor importance_loss(const Tensor& top_idx, const Tensor& top_score_, int64_t 
   TORCH_CHECK_VALUE(
       top_idx.sym_sizes() == top_score.sym_sizes(), op, ": top_idx and top_score [T, K] must agree in T and K, got shapes ",
       shape_text(top_idx), " and ", shape_text(top_score));
+  check_ids(op, top_idx, num_experts);
   // A sum over masks instead of a scatter: the order is fixed on every device, and a dropped slot (-1) matches no expert.
   const Tensor experts = at::arange(num_experts, top_idx.options());
   Tensor importance = at::zeros({num_experts}, top_score.options());

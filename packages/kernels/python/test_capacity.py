@@ -89,6 +89,7 @@ IDS = torch.tensor([[0, 2], [2, -1]])
     (lambda: fmoe.limit_by_capacity(-torch.ones(2).long(), torch.ones(2).long()), IndexError, r"expert_count holds -1"),
     (lambda: fmoe.limit_by_capacity(torch.ones(2).long(), -torch.ones(2).long()), IndexError, r"capacity holds -1"),
     (lambda: fmoe.prune_gate_by_capacity(IDS, torch.ones(2).long()), IndexError, r"top_idx holds 2 at flat position 2"),
+    (lambda: fmoe.prune_gate_by_capacity(IDS, torch.tensor([1, -2, 1])), IndexError, r"budget holds -2 at expert 1"),
     (lambda: fmoe.prune_gate_by_capacity(IDS[None], torch.ones(3).long()), ValueError, r"\[T\] or \[T, K\]"),
 ])
 def test_wrong_argument(call, error, message):

@@ -110,6 +110,8 @@ def test_empty_and_meta():
     (lambda: fmoe.balance_loss(torch.zeros(2, 3).long(), torch.zeros(3).long()), TypeError, r"probability must have"),
     (lambda: fmoe.z_loss(torch.zeros(3)), ValueError, r"logits must have 2 dimension"),
     (lambda: fmoe.importance_loss(torch.zeros(2, 1).long(), torch.zeros(2, 2), 3), ValueError, r"agree in T and K"),
+    (lambda: fmoe.importance_loss(torch.tensor([[0, 9]]), torch.ones(1, 2), 4), IndexError, r"top_idx holds 9"),
+    (lambda: fmoe.importance_loss(torch.zeros(1, 2), torch.ones(1, 2), 4), TypeError, r"int64 or int32, got float32"),
     (lambda: fmoe.load_loss(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 2), 1), ValueError, r"one shape"),
     (lambda: fmoe.load_loss(*[torch.zeros(2, 3)] * 3, 4), ValueError, r"k must be at least 1 .* got 4 of 3"),
 ])

@@ -51,4 +51,15 @@ describe('pruneGateByCapacity', () => {
       expect(integers(budget)).toEqual([2, 1]);
     });
   });
+
+  it('refuses a negative budget', () => {
+    torch.tidy(() => {
+      expect(() => pruneGateByCapacity(indices([[0], [1]]), indices([1, -1]))).toThrow(
+        expect.objectContaining({
+          code: 'ERR_INDEX',
+          message: expect.stringContaining('budget holds -1 at expert 1'),
+        }),
+      );
+    });
+  });
 });

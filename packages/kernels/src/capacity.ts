@@ -51,7 +51,8 @@ export function limitByCapacity(counts: Tensor, capacity: Tensor): Tensor {
  * @param topIdx `[T, K]` or `[T]` int64 or int32 expert ids, -1 = dropped already
  * @param budget `[N]` int64 or int32, slots that each expert keeps; it is not changed
  * @returns int64, in the shape of `topIdx`
- * @throws FmoeError `ERR_INDEX` for an id outside [-1, N); `ERR_SHAPE`, `ERR_DTYPE`, `ERR_DEVICE`
+ * @throws FmoeError `ERR_INDEX` for an id outside [-1, N), and on the CPU for a negative budget; `ERR_SHAPE`, `ERR_DTYPE`,
+ * `ERR_DEVICE`
  */
 export function pruneGateByCapacity(topIdx: Tensor, budget: Tensor): Tensor {
   return runPrune(topIdx, budget) as Tensor;

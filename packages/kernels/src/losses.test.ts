@@ -40,4 +40,18 @@ describe('router losses', () => {
       torch.gradcheck((c) => loadLoss(c!, noisy, deviation, 2), [draw([2, 3])]);
     });
   });
+
+  it('importanceLoss refuses ids that are none', () => {
+    torch.tidy(() => {
+      const score = torch.ones([1, 2]);
+      const wrong: [torch.Tensor, object][] = [
+        [indices([[0, 9]]), { code: 'ERR_INDEX', message: expect.stringContaining('top_idx holds 9') }],
+        [indices([[-2, 0]]), { code: 'ERR_INDEX' }],
+        [torch.zeros([1, 2]), { code: 'ERR_DTYPE', message: expect.stringContaining('float32') }],
+      ];
+      for (const [topIdx, error] of wrong) {
+        expect(() => importanceLoss(topIdx, score, 4)).toThrow(expect.objectContaining(error));
+      }
+    });
+  });
 });

@@ -34,10 +34,11 @@ export function zLoss(logits: Tensor): Tensor {
  * The squared coefficient of variation, var / mean², of the experts' summed scores (Shazeer et al., arXiv 1701.06538,
  * equation 7), with the unbiased variance; 0 for a single expert.
  *
- * @param topIdx `[T, K]` expert ids, -1 = dropped
+ * @param topIdx `[T, K]` int64 or int32 expert ids, -1 = dropped
  * @param topScore `[T, K]`, floating-point
  * @param numExperts N
- * @throws FmoeError `ERR_SHAPE`, `ERR_DTYPE`; `ERR_ARGUMENT` unless N is positive
+ * @throws FmoeError `ERR_SHAPE`, `ERR_DTYPE`; `ERR_INDEX` for an id outside [-1, N), which on a GPU counts for no expert
+ * instead; `ERR_ARGUMENT` unless N is positive
  */
 export function importanceLoss(topIdx: Tensor, topScore: Tensor, numExperts: number): Tensor {
   return runImportance(topIdx, topScore, numExperts) as Tensor;

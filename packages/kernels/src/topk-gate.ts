@@ -1,5 +1,5 @@
 /** Shape letters: T tokens, N experts, K choices a token (top-k). */
-import type { Tensor } from '@fmoe/torch';
+import { checkOptions, type Tensor } from '@fmoe/torch';
 import { kernel } from './load.js';
 
 const run = kernel('topk_gate');
@@ -31,6 +31,8 @@ export interface TopkGateResult {
   readonly topScore: Tensor;
 }
 
+const optionNames = ['scoreFunction', 'normalize', 'selectionBias'];
+
 const functionNames: Readonly<Record<ScoreFunction, string>> = {
   softmaxChosen: 'softmax_chosen',
   softmax: 'softmax',
@@ -45,7 +47,7 @@ const functionNames: Readonly<Record<ScoreFunction, string>> = {
  *
  * @param logits `[T, N]` float32, float64, bfloat16 or float16
  * @param k K, at most N
- * @throws FmoeError `ERR_ARGUMENT` for logits of NaN or +∞ (on the CPU), or a bias that is not finite; `ERR_SHAPE` for a K
+ * @throws FmoeError `ERR_ARGUMENT` for logits of NaN or +∞ (on the CPU), a bias that is not finite, or unknown options; `ERR_SHAPE` for a K
  * outside [1, N]; `ERR_SHAPE`, `ERR_DTYPE`, `ERR_DEVICE` for tensors that do not fit.
  *
  * @example
@@ -56,6 +58,7 @@ const functionNames: Readonly<Record<ScoreFunction, string>> = {
  * ```
  */
 export function topkGate(logits: Tensor, k: number, options: TopkGateOptions = {}): TopkGateResult {
+  checkOptions('topkGate', options, optionNames);
   const { scoreFunction = 'softmaxChosen', normalize = false, selectionBias = null } = options;
   // A name that is none goes through, and the operator says which there are.
   const name = functionNames[scoreFunction] ?? scoreFunction;

@@ -69,20 +69,25 @@ Tensor assign_pos(const Tensor& cum_count, const Tensor& top_idx) {
   return positions;
 }
 
+// Copies what each expert may take.
+std::vector<int64_t> read_limits(const char* op, const char* name, const Tensor& limits) {
+  const auto* limit = limits.const_data_ptr<int64_t>();
+  for (int64_t expert = 0; expert < limits.numel(); ++expert) {
+    TORCH_CHECK_INDEX(
+        limit[expert] >= 0, op, ": ", name, " holds ", limit[expert], " at expert ", expert,
+        ", expected no negative number");
+  }
+  return {limit, limit + limits.numel()};
+}
+
 Tensor limit_by_capacity(const Tensor& expert_count, const Tensor& capacity) {
   check_limit_by_capacity(expert_count, capacity);
   const Tensor counts = as_indices(expert_count), limits = as_indices(capacity);
   const int64_t experts = limits.numel();
-  const auto* limit = limits.const_data_ptr<int64_t>();
   const auto* count = counts.const_data_ptr<int64_t>();
   Tensor granted = at::empty(counts.sizes(), counts.options());
   auto* grant = granted.mutable_data_ptr<int64_t>();
-  std::vector<int64_t> left(limit, limit + experts);
-  for (int64_t expert = 0; expert < experts; ++expert) {
-    TORCH_CHECK_INDEX(
-        limit[expert] >= 0, "fmoe::limit_by_capacity: capacity holds ", limit[expert], " at expert ", expert,
-        ", expected no negative number");
-  }
+  std::vector<int64_t> left = read_limits("fmoe::limit_by_capacity", "capacity", limits);
   for (int64_t i = 0; i < counts.numel(); ++i) {
     TORCH_CHECK_INDEX(
         count[i] >= 0, "fmoe::limit_by_capacity: expert_count holds ", count[i], " at flat position ", i,
@@ -98,10 +103,9 @@ Tensor prune_gate_by_capacity(const Tensor& top_idx, const Tensor& budget) {
   const char* op = "fmoe::prune_gate_by_capacity";
   const Tensor indices = as_indices(top_idx), budgets = as_indices(budget);
   const int64_t experts = budgets.numel();
-  const auto* limit = budgets.const_data_ptr<int64_t>();
   const auto* expert_of = indices.const_data_ptr<int64_t>();
   const int64_t choices = indices.dim() == 2 ? indices.size(1) : 1, tokens = indices.size(0);
-  std::vector<int64_t> left(limit, limit + experts);
+  std::vector<int64_t> left = read_limits(op, "budget", budgets);
   Tensor pruned = at::empty(indices.sizes(), indices.options());
   auto* kept = pruned.mutable_data_ptr<int64_t>();
   for (int64_t choice = 0; choice < choices; ++choice) {
