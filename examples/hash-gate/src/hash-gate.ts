@@ -19,6 +19,8 @@ const spread = 2654435761;
  * A token gets K neighbouring experts, each with the score 1 / K.
  */
 export class HashGate extends BaseGate {
+  static override readonly optionNames: readonly string[] = [...super.optionNames, 'planes'];
+
   /** The normals of the hyperplanes `[D, P]`; part of the state dict, as the experts learn what they separate. */
   declare readonly normals: Tensor;
   readonly planes: number;

@@ -47,6 +47,11 @@ describe('fmoe train with a gate and an expert of other packages', () => {
       ['--gate', gate, '-s', 'model.moe.gateOptions={"planes":99}'],
       /ERR_ARGUMENT: HashGate: planes/,
     ],
+    [
+      'an option that the gate does not have',
+      ['--gate', gate, '-s', 'model.moe.gateOptions={"plane":9}'],
+      /ERR_ARGUMENT: HashGate: unknown option 'plane'/,
+    ],
   ])('says what is wrong with %s', async (_, options, message) => {
     const { code, error } = await capture('train', '-c', config, '--overwrite', ...options);
     expect(code).toBe(1);

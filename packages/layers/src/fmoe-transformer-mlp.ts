@@ -1,6 +1,6 @@
 /** Shape letters: D model width, H hidden width. */
 import type { Tensor } from '@fmoe/torch';
-import { checkSize } from './check.js';
+import { checkOptionsOf, checkSize } from './check.js';
 import type { ExpertActivation } from './experts/expert-activation.js';
 import { ExpertMLP } from './experts/expert-mlp.js';
 import { FMoE } from './fmoe.js';
@@ -33,10 +33,19 @@ export interface FMoETransformerMLPOptions extends MoEOptions {
  * part.
  */
 export class FMoETransformerMLP extends FMoE<Tensor> {
+  static override readonly optionNames: readonly string[] = [
+    ...super.optionNames.filter((name) => name !== 'expert' && name !== 'experts'),
+    'dHidden',
+    'activation',
+    'bias',
+    'expertDpComm',
+  ];
+
   declare readonly experts: ExpertMLP;
 
   /** @throws FmoeError `ERR_ARGUMENT` for wrong sizes, `topK` above the experts, or a source that makes no gate. */
   constructor(options: FMoETransformerMLPOptions = {}) {
+    checkOptionsOf(new.target, options);
     const { activation, bias } = options;
     const dHidden = checkSize(new.target.name, 'dHidden', options.dHidden ?? 4096);
     const experts = (numExpert: number, dModel: number, local: LocalExperts) =>

@@ -1,6 +1,6 @@
 /** Shape letters: T tokens, D model width, E experts, K top-k, R routed rows. */
 import type { RoutePlan } from '@fmoe/kernels';
-import { FmoeError, nn, Tensor } from '@fmoe/torch';
+import { checkBoolean, FmoeError, nn, Tensor } from '@fmoe/torch';
 import { countOf, type ExpertSources, makeExperts } from './experts/expert-factory.js';
 import { ExpertMLP } from './experts/expert-mlp.js';
 import { runExperts } from './experts/run-experts.js';
@@ -38,6 +38,13 @@ export interface FMoEOptions extends MoEOptions {
  * const layer = new FMoE({ numExpert: 4, dModel: 16, topK: 2, expert: Expert });
  */
 export class FMoE<Input extends Nest = Tensor, Output extends Nest = Input> extends MoELayer<Input, Output> {
+  static override readonly optionNames: readonly string[] = [
+    ...super.optionNames,
+    'expert',
+    'experts',
+    'fused',
+  ];
+
   /** A list with a module for each expert, or one module that computes them all. */
   readonly experts: nn.Module;
   /**
@@ -49,8 +56,8 @@ export class FMoE<Input extends Nest = Tensor, Output extends Nest = Input> exte
 
   /** @throws FmoeError `ERR_ARGUMENT` for wrong sizes, `topK` above the experts, or sources that make no gate or expert. */
   constructor(options: FMoEOptions) {
-    const { expert, experts } = options;
-    super({ ...options, ...(countOf(expert) !== undefined && { numExpert: countOf(expert) as number }) });
+    const { expert, experts, ...others } = options;
+    super({ ...others, ...(countOf(expert) !== undefined && { numExpert: countOf(expert) as number }) });
     const owner = new.target.name;
     if ((expert === undefined) === (experts === undefined)) {
       throw new FmoeError('ERR_ARGUMENT', `${owner}: give either expert or experts.`, {
@@ -64,10 +71,19 @@ export class FMoE<Input extends Nest = Tensor, Output extends Nest = Input> exte
     // No other rank has these experts: without a tag their gradients would be averaged with those of others.
     if (this.placement !== null) this.markParallelComm();
     this.fused = options.fused ?? true;
+    checkBoolean(owner, 'fused', this.fused);
   }
 
   override expertFn(rows: Input, offsets: Tensor): Output {
-    if (!(this.experts instanceof nn.ModuleList)) return this.experts.call(rows, offsets) as Output;
+    if (!(this.experts instanceof nn.ModuleList)) {
+      const output: unknown = this.experts.call(rows, offsets);
+      if (typeof output === 'object' && output !== null) return output as Output;
+      throw new FmoeError(
+        'ERR_SHAPE',
+        `${this.owner}: experts (${this.experts.constructor.name}) returned ${typeof output}, expected a tensor.`,
+        { op: this.owner, argument: 'experts' },
+      );
+    }
     return runExperts(this.owner, this.experts, rows, offsets) as Output;
   }
 

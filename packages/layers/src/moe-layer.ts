@@ -1,9 +1,9 @@
 /** Shape letters: T tokens, D model width, E experts, N experts and null experts, K top-k, R routed rows. */
 import type { Placement, ProcessGroup } from '@fmoe/comm';
 import { combine, dispatch, type RoutePlan } from '@fmoe/kernels';
-import { FmoeError, nn, Tensor } from '@fmoe/torch';
+import { checkFunction, FmoeError, nn, Tensor } from '@fmoe/torch';
 import { LoadStatistics } from './balance/load-statistics.js';
-import { checkSize, checkTokens, checkTopK } from './check.js';
+import { checkOptionsOf, checkSize, checkTokens, checkTopK } from './check.js';
 import { type ExpertSource, makeExpert } from './experts/expert-factory.js';
 import type { BaseGate } from './gates/base-gate.js';
 import { type GateSource, makeGate } from './gates/gate-factory.js';
@@ -62,6 +62,23 @@ export interface MoEOptions {
  * nest, so it must be one that takes nests.
  */
 export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest = Input> extends nn.Module {
+  /** The options that a class takes; see {@link BaseGate.optionNames}. */
+  static readonly optionNames: readonly string[] = [
+    'numExpert',
+    'dModel',
+    'topK',
+    'gate',
+    'gateBias',
+    'gateHook',
+    'mask',
+    'maskDict',
+    'numZeroExpert',
+    'numIdentityExpert',
+    'sharedExpert',
+    'sliceGroup',
+    'moeGroup',
+    'placement',
+  ];
   readonly numExpert: number;
   readonly dModel: number;
   readonly topK: number;
@@ -87,10 +104,11 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
   /** The experts that are here, by their numbers among all. */
   readonly localExperts: LocalExperts;
 
-  /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers, `topK` above the experts, or no gate. */
+  /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers, `topK` above the experts, no gate, or unknown options. */
   constructor(options: MoEOptions) {
     super();
     const owner = new.target.name;
+    checkOptionsOf(new.target, options);
     this.numExpert = checkSize(owner, 'numExpert', options.numExpert ?? 32);
     this.numZeroExpert = checkSize(owner, 'numZeroExpert', options.numZeroExpert ?? 0, 0);
     this.numIdentityExpert = checkSize(owner, 'numIdentityExpert', options.numIdentityExpert ?? 0, 0);
@@ -216,7 +234,10 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
       gateName: this.gate.constructor.name,
     });
     this.load.add(plan.counts, tokens * this.topK);
-    this.gateHook?.(topIdx, topScore, this.gate);
+    if (this.gateHook) {
+      checkFunction(this.owner, 'gateHook', this.gateHook);
+      this.gateHook(topIdx, topScore, this.gate);
+    }
     const { numExpert, numZeroExpert, numIdentityExpert } = this;
     const split = splitNullExperts(plan, topScore, numExpert, numZeroExpert, numIdentityExpert);
     let output: Nest = this.throughExperts(x, topScore, split.plan);

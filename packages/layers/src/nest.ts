@@ -6,10 +6,13 @@ export type Nest = Tensor | readonly Nest[] | { readonly [name: string]: Nest };
 /** The tensors of a nest, in order. */
 export function leavesOf(nest: Nest): Tensor[] {
   if (nest instanceof Tensor) return [nest];
-  if (typeof nest !== 'object' || nest === null) {
-    throw new FmoeError('ERR_ARGUMENT', `expected tensors, lists or objects of them, got ${String(nest)}.`);
-  }
+  checkInner(nest);
   return Object.values(nest).flatMap(leavesOf);
+}
+
+function checkInner(nest: Nest): void {
+  if (typeof nest === 'object' && nest !== null) return;
+  throw new FmoeError('ERR_ARGUMENT', `expected tensors, lists or objects of them, got ${String(nest)}.`);
 }
 
 /** A nest of the same form, each tensor replaced by what `change` makes of it and of those at its place in the others. */
@@ -19,6 +22,7 @@ export function mapNest(
   ...others: Nest[]
 ): Nest {
   if (nest instanceof Tensor) return change(nest, ...(others as Tensor[]));
+  checkInner(nest);
   const inner = (name: string | number) =>
     others.map((other) => (other as Record<string | number, Nest>)[name] as Nest);
   if (isList(nest)) return nest.map((item, index) => mapNest(item, change, ...inner(index)));

@@ -1,5 +1,6 @@
 /** Shape letters: T tokens, N all experts, K top-k. */
-import { type nn, stack, type Tensor, where, zeros } from '@fmoe/torch';
+import { checkOptions, type nn, stack, type Tensor, where, zeros } from '@fmoe/torch';
+import { checkOneOf } from '../gates/check-options.js';
 
 /**
  * Squared coefficient of variation, var(v) / mean(v)², of Shazeer et al. (arXiv 1701.06538, equation 7); the variance is the
@@ -39,8 +40,12 @@ export interface CollectOptions {
  * losses of a gate (balance, z) are added up first, each with the weight that the gate gives it.
  *
  * @returns a scalar in the autograd graph, or null when no gate left a loss (a dense model, or evaluation mode)
+ * @throws FmoeError `ERR_ARGUMENT` for unknown options or reductions
  */
 export function collectBalanceLoss(model: nn.Module, options: CollectOptions = {}): Tensor | null {
+  const owner = 'collectBalanceLoss';
+  checkOptions(owner, options, ['reduction', 'clear']);
+  const reduction = checkOneOf(owner, 'reduction', options.reduction ?? 'mean', ['mean', 'sum']);
   const losses: Tensor[] = [];
   for (const module of model.modules()) {
     if (!holdsLoss(module)) continue;
@@ -49,7 +54,7 @@ export function collectBalanceLoss(model: nn.Module, options: CollectOptions = {
   }
   if (losses.length === 0) return null;
   const stacked = stack(losses);
-  return options.reduction === 'sum' ? stacked.sum() : stacked.mean();
+  return reduction === 'sum' ? stacked.sum() : stacked.mean();
 }
 
 /** A gate is known by what it can do, so that one of another copy of this package counts as well. */

@@ -1,5 +1,5 @@
 /** Shape letters: T tokens, N all experts, K top-k. */
-import { isGradEnabled, nn, noGrad, type Tensor, zeros } from '@fmoe/torch';
+import { checkOptions, isGradEnabled, nn, noGrad, type Tensor, zeros } from '@fmoe/torch';
 
 /**
  * Counts how many slots each expert of a layer received. The counts stay on the layer's device and add up from step to step;
@@ -58,6 +58,7 @@ export class LoadStatistics extends nn.Module {
 
 /** Slots per expert of every MoE layer of a model, `[layer][expert]`, in the order of `model.modules()`. */
 export function readExpertLoad(model: nn.Module, options: { reset?: boolean } = {}): number[][] {
+  checkOptions('readExpertLoad', options, ['reset']);
   const loads: number[][] = [];
   for (const module of model.modules()) {
     if (!(module instanceof LoadStatistics)) continue;

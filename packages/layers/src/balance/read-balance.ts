@@ -1,4 +1,4 @@
-import { nn } from '@fmoe/torch';
+import { checkOptions, nn } from '@fmoe/torch';
 import { type BalanceMetrics, balanceMetrics } from './balance-metrics.js';
 import { LoadStatistics } from './load-statistics.js';
 
@@ -22,6 +22,7 @@ export interface LayerBalance extends BalanceMetrics {
  * in training mode; only this reads them, which on a GPU waits for the device.
  */
 export function readBalance(model: nn.Module, options: { reset?: boolean } = {}): LayerBalance[] {
+  checkOptions('readBalance', options, ['reset']);
   const layers: LayerBalance[] = [];
   for (const [layer, module] of model.namedModules()) {
     if (!('load' in module) || !(module.load instanceof LoadStatistics)) continue;

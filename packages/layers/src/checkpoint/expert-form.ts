@@ -1,5 +1,6 @@
 /** Shape letters: E experts. */
 import { cat, FmoeError, type nn, type Tensor } from '@fmoe/torch';
+import { checkOneOf } from '../gates/check-options.js';
 
 /** How a checkpoint holds the two-layer experts of a layer. */
 export type ExpertForm =
@@ -14,9 +15,11 @@ const perExpertKey = /^((?:.*\.)?experts)\.(\d+)\.((?:htoh4|h4toh)\.(?:weight|bi
 /**
  * A state dict with the experts in one form; all else stays. Tensors that need no change are those of the argument.
  *
- * @throws FmoeError `ERR_STATE_DICT` when an expert's number is missing, or a tensor is not that of one expert.
+ * @throws FmoeError `ERR_STATE_DICT` when an expert's number is missing, or a tensor is not that of one expert; `ERR_ARGUMENT`
+ * for another form.
  */
 export function toExpertForm(state: nn.StateDict, form: ExpertForm): nn.StateDict {
+  checkOneOf('toExpertForm', 'form', form, ['fused', 'perExpert']);
   return form === 'fused' ? fuse(state) : split(state);
 }
 

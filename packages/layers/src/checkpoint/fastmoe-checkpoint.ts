@@ -1,4 +1,5 @@
 import {
+  checkOptions,
   FmoeError,
   loadSafetensors,
   loadTorchFile,
@@ -49,9 +50,11 @@ export function loadFastMoECheckpoint(
   path: string,
   options: LoadCheckpointOptions = {},
 ): nn.LoadResult {
+  checkOptions('loadFastMoECheckpoint', options, ['strict', 'key', 'part']);
+  const { strict = true, ...where } = options;
   return tidy(() => {
-    const state = toFormOf(model, readFastMoECheckpoint(path, options));
-    return model.loadStateDict(ofThisRank(model, state), options);
+    const state = toFormOf(model, readFastMoECheckpoint(path, where));
+    return model.loadStateDict(ofThisRank(model, state), { strict });
   });
 }
 
@@ -66,6 +69,7 @@ export function loadFastMoECheckpoint(
  * a folder has several parts, or not that one
  */
 export function readFastMoECheckpoint(path: string, options: ReadCheckpointOptions = {}): nn.StateDict {
+  checkOptions('readFastMoECheckpoint', options, ['key', 'part']);
   const { key, part } = options;
   if (!isMegatronFolder(path)) return withoutWrapper(readState(path, key));
   const files = filesOfPart(path, part);
@@ -78,13 +82,15 @@ export function readFastMoECheckpoint(path: string, options: ReadCheckpointOptio
 /**
  * Saves a model's parameters for FastMoE: as safetensors where the name ends so, else as a file of PyTorch.
  *
- * @throws FmoeError `ERR_FILE` when the file cannot be written; `ERR_ARGUMENT` when other ranks have some of the experts
+ * @throws FmoeError `ERR_FILE` when the file cannot be written; `ERR_ARGUMENT` when other ranks have some of the experts, for
+ * unknown options or forms
  */
 export function saveFastMoECheckpoint(
   model: nn.Module,
   path: string,
   options: SaveCheckpointOptions = {},
 ): void {
+  checkOptions('saveFastMoECheckpoint', options, ['form']);
   for (const [name, layer] of spreadLayers(model)) {
     const { ids, total } = layer.localExperts;
     throw new FmoeError(
@@ -114,7 +120,9 @@ export function mergeFastMoECheckpoint(
   output: string,
   options: ReadCheckpointOptions & SaveCheckpointOptions = {},
 ): void {
-  tidy(() => writeState(output, readFastMoECheckpoint(path, options), options));
+  checkOptions('mergeFastMoECheckpoint', options, ['key', 'part', 'form']);
+  const { form = 'fused', ...where } = options;
+  tidy(() => writeState(output, readFastMoECheckpoint(path, where), { form }));
 }
 
 function writeState(path: string, content: nn.StateDict, { form = 'fused' }: SaveCheckpointOptions): void {

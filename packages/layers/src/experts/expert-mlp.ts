@@ -1,6 +1,7 @@
 /** Shape letters: T tokens, E local experts, D model width, H hidden width, K top-k, R routed rows. */
 import { type MoeActivation, moeMlp, type RoutePlan } from '@fmoe/kernels';
 import { nn, type Tensor } from '@fmoe/torch';
+import { checkOptionsOf } from '../check.js';
 import type { LocalExperts } from '../parallel/local-experts.js';
 import { type ExpertActivation, fusedActivation, makeActivation, runs } from './expert-activation.js';
 import { FMoELinear } from './fmoe-linear.js';
@@ -29,6 +30,15 @@ export interface ExpertMLPOptions {
  * matrix under one name, as other systems keep it (`linear_fc1`, `gate_up_proj`).
  */
 export class ExpertMLP extends nn.Module {
+  static readonly optionNames: readonly string[] = [
+    'numExpert',
+    'dModel',
+    'dHidden',
+    'activation',
+    'bias',
+    'local',
+  ];
+
   /** `[E, H, D]`, `[E, H]`; gated `[E, 2H, D]`, `[E, 2H]` */
   htoh4: FMoELinear | LoRALinear;
   /** `[E, D, H]`, `[E, D]` */
@@ -38,6 +48,7 @@ export class ExpertMLP extends nn.Module {
   /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers, or an unknown activation. */
   constructor(options: ExpertMLPOptions) {
     super();
+    checkOptionsOf(new.target, options);
     const { numExpert, dModel, dHidden, bias = true, local } = options;
     const common = { numExpert, bias, ...(local && { local }) };
     const activation = makeActivation(new.target.name, options.activation ?? 'gelu');

@@ -1,7 +1,7 @@
 /** Shape letters: E local experts, R routed rows. */
 import { groupedLinear } from '@fmoe/kernels';
-import { empty, nn, type Tensor, tidy } from '@fmoe/torch';
-import { checkSize } from '../check.js';
+import { checkBoolean, empty, nn, type Tensor, tidy } from '@fmoe/torch';
+import { checkOptionsOf, checkSize } from '../check.js';
 import { drawExperts, type ExpertParameter, type LocalExperts } from '../parallel/local-experts.js';
 
 /** Settings of {@link FMoELinear}. */
@@ -21,6 +21,14 @@ export interface FMoELinearOptions {
  * Weights and biases start uniform in ±1/√inFeatures, like `nn.Linear`, for each expert.
  */
 export class FMoELinear extends nn.Module {
+  static readonly optionNames: readonly string[] = [
+    'numExpert',
+    'inFeatures',
+    'outFeatures',
+    'bias',
+    'local',
+  ];
+
   readonly numExpert: number;
   readonly inFeatures: number;
   readonly outFeatures: number;
@@ -32,10 +40,12 @@ export class FMoELinear extends nn.Module {
   /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers. */
   constructor(options: FMoELinearOptions) {
     super();
+    checkOptionsOf(new.target, options);
     this.numExpert = checkSize('FMoELinear', 'numExpert', options.numExpert, options.local ? 0 : 1);
     this.inFeatures = checkSize('FMoELinear', 'inFeatures', options.inFeatures);
     this.outFeatures = checkSize('FMoELinear', 'outFeatures', options.outFeatures);
     const { numExpert, inFeatures, outFeatures, bias = true } = options;
+    checkBoolean('FMoELinear', 'bias', bias);
     this.weight = tidy(() => new nn.Parameter(empty([numExpert, outFeatures, inFeatures])));
     this.bias = bias ? tidy(() => new nn.Parameter(empty([numExpert, outFeatures]))) : null;
     for (const parameter of this.parameters()) {
@@ -63,6 +73,6 @@ export class FMoELinear extends nn.Module {
 
   override extraRepr(): string {
     const { numExpert, inFeatures, outFeatures } = this;
-    return `num_expert=${numExpert}, in_features=${inFeatures}, out_features=${outFeatures}, bias=${this.bias !== null}`;
+    return `num_expert=${numExpert}, in_features=${inFeatures}, out_features=${outFeatures}, bias=${this.bias ? 'True' : 'False'}`;
   }
 }

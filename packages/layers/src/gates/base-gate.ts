@@ -1,7 +1,7 @@
 /** Shape letters: T tokens, D model width, N all experts, K top-k. */
 import type { ProcessGroup } from '@fmoe/comm';
-import { nn, noGrad, type Tensor, tidy, zeros } from '@fmoe/torch';
-import { checkSize, checkTopK } from '../check.js';
+import { checkBoolean, nn, noGrad, type Tensor, tidy, zeros } from '@fmoe/torch';
+import { checkOptionsOf, checkSize, checkTopK } from '../check.js';
 import type { Route } from './route.js';
 
 export type { Route } from './route.js';
@@ -39,6 +39,18 @@ const partsOfNat = 2 ** 20;
  * subclass works in `FMoE`, from any package.
  */
 export abstract class BaseGate extends nn.Module {
+  /**
+   * The options that a class takes. A subclass that declares its own, `[...super.optionNames, 'planes']`, has all others
+   * refused; one that declares none is not checked.
+   */
+  static readonly optionNames: readonly string[] = [
+    'dModel',
+    'numExpert',
+    'topK',
+    'gateBias',
+    'group',
+    'globalBatch',
+  ];
   readonly dModel: number;
   readonly numExpert: number;
   readonly topK: number;
@@ -49,15 +61,17 @@ export abstract class BaseGate extends nn.Module {
   declare readonly routerEntropy: Tensor;
   readonly #losses = new Map<string, Tensor>();
 
-  /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers or `topK > numExpert`. */
+  /** @throws FmoeError `ERR_ARGUMENT` for sizes that are no positive integers, `topK > numExpert`, and unknown options. */
   constructor(options: GateOptions) {
     super();
     const owner = new.target.name;
+    checkOptionsOf(new.target, options);
     this.dModel = checkSize(owner, 'dModel', options.dModel);
     this.numExpert = checkSize(owner, 'numExpert', options.numExpert);
     this.topK = checkTopK(owner, options.topK ?? 2, this.numExpert);
     this.group = options.group && options.group.size > 1 ? options.group : null;
     this.globalBatch = options.globalBatch ?? false;
+    checkBoolean(owner, 'globalBatch', this.globalBatch);
     this.registerBuffer('routerEntropy', zeros([2], { dtype: 'int64' }), { persistent: false });
   }
 

@@ -24,6 +24,12 @@ export interface BiasBalancedGateOptions extends TopKGateOptions {
  * The bias is in the state dict and stays in float32 at least. Default: `balance` false.
  */
 export class BiasBalancedGate extends TopKGate {
+  static override readonly optionNames: readonly string[] = [
+    ...super.optionNames,
+    'biasUpdateRate',
+    'biasUpdate',
+  ];
+
   readonly biasUpdateRate: number;
   readonly biasUpdate: 'automatic' | 'manual';
   /** `[N]`, zeros at first. */

@@ -5,7 +5,7 @@ export function withDefaults<Options extends object>(
   defaults: Partial<NoInfer<Options>>,
   options: Options,
 ): Options {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
   return { ...defaults, ...(Object.fromEntries(given) as Options) };
 }
 

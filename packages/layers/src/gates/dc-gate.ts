@@ -7,6 +7,8 @@ import { GShardGate } from './gshard-gate.js';
  * being the mean number of a rank's tokens. Ranks are served in their order, the first choices of all before any second one.
  */
 export class DCGate extends GShardGate {
+  static override readonly optionNames: readonly string[] = super.optionNames;
+
   protected override get sharesCapacity(): boolean {
     return true;
   }

@@ -17,9 +17,13 @@ export type ExpertChoiceGateOptions = Omit<RouterOptions, 'balance' | 'balanceWe
  * Default: `capacity` 1.
  */
 export class ExpertChoiceGate extends LinearGate {
+  static override readonly optionNames: readonly string[] = super.optionNames.filter(
+    (name) => !name.startsWith('balance'),
+  );
+
   /** @throws FmoeError `ERR_ARGUMENT` for settings out of range. */
   constructor(options: ExpertChoiceGateOptions) {
-    super({ ...withDefaults({ capacity: 1 }, options), balance: false });
+    super(withDefaults({ capacity: 1 }, options), null);
   }
 
   protected override route(logits: Tensor): ExpertRoute {

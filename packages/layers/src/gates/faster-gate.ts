@@ -26,6 +26,12 @@ export interface FasterGateOptions extends RouterOptions {
  * The balance loss, `'gshard'` by default, looks at what the tokens would have chosen without the limit.
  */
 export class FasterGate extends LinearGate {
+  static override readonly optionNames: readonly string[] = [
+    ...super.optionNames,
+    'cluster',
+    'outgoingFraction',
+  ];
+
   readonly outgoingFraction: number;
   /** `[N]` bool: the experts of other nodes. Not part of the state dict. */
   declare readonly remote: Tensor;

@@ -27,6 +27,13 @@ export interface GroupLimitedGateOptions extends BiasBalancedGateOptions {
  * Defaults: `biasUpdateRate` 0 and `balance` true; with a rate above 0 `balance` is false.
  */
 export class GroupLimitedGate extends BiasBalancedGate {
+  static override readonly optionNames: readonly string[] = [
+    ...super.optionNames,
+    'numGroups',
+    'groupTopK',
+    'groupScore',
+  ];
+
   readonly numGroups: number;
   readonly groupTopK: number;
   readonly groupScore: 'max' | 'top2Sum';

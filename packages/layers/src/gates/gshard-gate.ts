@@ -1,6 +1,6 @@
 /** Shape letters: T tokens, N all experts. */
 import { topkGate } from '@fmoe/kernels';
-import { cat, type Tensor, where } from '@fmoe/torch';
+import { cat, checkBoolean, type Tensor, where } from '@fmoe/torch';
 import { checkFixedTopK, withDefaults } from './check-options.js';
 import { type Choice, LinearGate, type RouterOptions } from './router-gate.js';
 
@@ -18,6 +18,8 @@ export interface GShardGateOptions extends RouterOptions {
  * Defaults: `capacity` [1.2, 2.4], `balance` `'gshard'`.
  */
 export class GShardGate extends LinearGate {
+  static override readonly optionNames: readonly string[] = [...super.optionNames, 'randomRouting'];
+
   readonly randomRouting: boolean;
 
   /** @throws FmoeError `ERR_ARGUMENT` for a `topK` other than 2, and settings out of range. */
@@ -25,6 +27,7 @@ export class GShardGate extends LinearGate {
     super(withDefaults({ capacity: [1.2, 2.4] }, options), 'gshard');
     checkFixedTopK(this.constructor.name, this.topK, 2);
     this.randomRouting = options.randomRouting ?? true;
+    checkBoolean(this.constructor.name, 'randomRouting', this.randomRouting);
   }
 
   protected override choose(logits: Tensor): Choice {

@@ -6,4 +6,6 @@ import { LinearGate } from './router-gate.js';
  * With `topK` 1 the score is always 1, and the router learns from the balance loss alone: `SwitchGate`, or `TopKGate` with
  * `normalize: false`, lets it learn from the task too.
  */
-export class NaiveGate extends LinearGate {}
+export class NaiveGate extends LinearGate {
+  static override readonly optionNames: readonly string[] = super.optionNames;
+}

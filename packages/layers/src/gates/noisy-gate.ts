@@ -17,6 +17,8 @@ const leastNoise = 1e-2;
  * The losses are named `balance` and `load`; with another kind of `balance` than `'importance'` there is no `load`.
  */
 export class NoisyGate extends RouterGate {
+  static override readonly optionNames: readonly string[] = super.optionNames;
+
   /** `[D, N]`, uniform in ±1/√D at first. */
   readonly w_gate: nn.Parameter;
   /** `[D, N]`, uniform in ±1/√D at first. */

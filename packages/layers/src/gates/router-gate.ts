@@ -1,6 +1,6 @@
 /** Shape letters: T tokens, D model width, N all experts, K top-k. */
 import { balanceLoss, expertCount, routePlan, topkGate, zLoss } from '@fmoe/kernels';
-import { nn, rand, randn, type Tensor } from '@fmoe/torch';
+import { checkBoolean, nn, rand, randn, type Tensor } from '@fmoe/torch';
 import { importanceOf, squaredVariation } from '../balance/balance-loss.js';
 import { checkTokens } from '../check.js';
 import { BaseGate, type GateOptions } from './base-gate.js';
@@ -68,6 +68,16 @@ export interface Demand extends Choice {
  * what is chosen; dtype, jitter, capacity and losses are the same for all.
  */
 export abstract class RouterGate extends BaseGate {
+  static override readonly optionNames: readonly string[] = [
+    ...super.optionNames,
+    'balance',
+    'balanceWeight',
+    'zLossWeight',
+    'capacity',
+    'jitter',
+    'routerDtype',
+  ];
+
   readonly balance: BalanceKind | null;
   readonly balanceWeight: number;
   readonly zLossWeight: number;
@@ -76,10 +86,10 @@ export abstract class RouterGate extends BaseGate {
   readonly routerDtype: RouterDtype | null;
 
   /**
-   * @param defaultBalance the kind that `balance: true` stands for
+   * @param defaultBalance the kind that `balance: true` stands for, or null where a gate has no balance loss
    * @throws FmoeError `ERR_ARGUMENT` for sizes that do not fit and settings out of range.
    */
-  constructor(options: RouterOptions, defaultBalance: BalanceKind = 'switch') {
+  constructor(options: RouterOptions, defaultBalance: BalanceKind | null = 'switch') {
     super(options);
     const owner = new.target.name;
     const balance = options.balance ?? true;
@@ -209,9 +219,11 @@ export abstract class LinearGate extends RouterGate {
   /** The router's projection: weight `[N, D]`, bias `[N]`. */
   readonly gate: nn.Linear;
 
-  constructor(options: RouterOptions, defaultBalance: BalanceKind = 'switch') {
+  constructor(options: RouterOptions, defaultBalance: BalanceKind | null = 'switch') {
     super(options, defaultBalance);
-    this.gate = new nn.Linear(this.dModel, this.numExpert, { bias: options.gateBias ?? true });
+    const bias = options.gateBias ?? true;
+    checkBoolean(new.target.name, 'gateBias', bias);
+    this.gate = new nn.Linear(this.dModel, this.numExpert, { bias });
   }
 
   protected override project(tokens: Tensor): Tensor {

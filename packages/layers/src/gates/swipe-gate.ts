@@ -25,6 +25,8 @@ export interface SwipeGateOptions extends RouterOptions {
  * Default: `balance` false.
  */
 export class SwipeGate extends LinearGate {
+  static override readonly optionNames: readonly string[] = [...super.optionNames, 'binOfExpert'];
+
   readonly numBins: number;
   /** `[N]` int64. Not part of the state dict. */
   declare readonly binOfExpert: Tensor;

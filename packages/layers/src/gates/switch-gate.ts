@@ -12,6 +12,8 @@ import { type Choice, LinearGate, type RouterOptions } from './router-gate.js';
  * Defaults: `capacity` [1.2, 2.4], `jitter` 0.01, `balance` `'switch'`.
  */
 export class SwitchGate extends LinearGate {
+  static override readonly optionNames: readonly string[] = super.optionNames;
+
   /** @throws FmoeError `ERR_ARGUMENT` for a `topK` other than 1, and settings out of range. */
   constructor(options: RouterOptions) {
     super(withDefaults({ topK: 1, capacity: [1.2, 2.4], jitter: 0.01 }, options));

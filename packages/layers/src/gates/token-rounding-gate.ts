@@ -24,6 +24,8 @@ export interface TokenRoundingGateOptions extends Omit<TopKGateOptions, 'capacit
  * themselves. There is no capacity, and an expert never has more than all T tokens.
  */
 export class TokenRoundingGate extends TopKGate {
+  static override readonly optionNames: readonly string[] = [...super.optionNames, 'tileSize', 'rounding'];
+
   readonly tileSize: number;
   readonly rounding: 'nearest' | 'up' | 'down';
 

@@ -1,6 +1,6 @@
 /** Shape letters: T tokens, N all experts, K top-k. */
 import { type ScoreFunction, topkGate } from '@fmoe/kernels';
-import type { Tensor } from '@fmoe/torch';
+import { checkBoolean, type Tensor } from '@fmoe/torch';
 import { checkNumber, checkOneOf } from './check-options.js';
 import { type Choice, LinearGate, type RouterOptions } from './router-gate.js';
 
@@ -26,6 +26,13 @@ export interface TopKGateOptions extends RouterOptions {
  * The balance loss takes sigmoids, divided by their sum over the experts, for probabilities where they are the scores.
  */
 export class TopKGate extends LinearGate {
+  static override readonly optionNames: readonly string[] = [
+    ...super.optionNames,
+    'scoreFunction',
+    'normalize',
+    'scalingFactor',
+  ];
+
   readonly scoreFunction: ScoreFunction;
   readonly normalize: boolean;
   readonly scalingFactor: number;
@@ -41,6 +48,7 @@ export class TopKGate extends LinearGate {
       scoreFunctions,
     );
     this.normalize = options.normalize ?? true;
+    checkBoolean(owner, 'normalize', this.normalize);
     this.scalingFactor = checkNumber(owner, 'scalingFactor', options.scalingFactor ?? 1, 0);
   }
 

@@ -6,6 +6,8 @@ import type { TokenRoute } from './route.js';
 
 /** Sends every choice of every token to expert 0 with the score 1/K. For tests and measurements; it has no parameters. */
 export class ZeroGate extends BaseGate {
+  static override readonly optionNames: readonly string[] = super.optionNames;
+
   /**
    * @param x tokens `[T, D]`
    * @throws FmoeError `ERR_SHAPE` or `ERR_DTYPE` when `x` is no `[T, D]` of floating-point numbers.

@@ -310,6 +310,33 @@ describe('a Mixture-of-Experts feed-forward', () => {
     );
   });
 
+  it.each(Object.keys(namedGates) as GateName[])(
+    'refuses an option that the gate %s does not have',
+    (gate) => {
+      const { gateOptions, ...rest } = needs[gate] ?? {};
+      const moe = { ...experts, ...rest, gate, gateOptions: { ...gateOptions, capacityFactor: 1.2 } };
+      expect(() => new TransformerXL({ ...small, moe })).toThrow(
+        expect.objectContaining({
+          code: 'ERR_ARGUMENT',
+          message: expect.stringContaining(`${namedGates[gate].name}: unknown option 'capacityFactor'`),
+        }),
+      );
+    },
+  );
+
+  it('takes gateBias from the options of the gate, but no sizes other than its own', () => {
+    const build = (gateOptions: object) =>
+      new TransformerXL({
+        ...small,
+        moe: { ...experts, gateOptions: gateOptions as Record<string, unknown> },
+      });
+    const { gate } = build({ gateBias: false }).layers.at(0).pos_ff as MoEPositionwiseFF;
+    expect([...gate.namedParameters()].map(([name]) => name)).toEqual(['gate.weight']);
+    expect(() => build({ topK: 1 })).toThrow(
+      expect.objectContaining({ code: 'ERR_ARGUMENT', message: expect.stringContaining('topK 1') }),
+    );
+  });
+
   it('takes the classes of a gate and an expert, and runs the two-layer experts fused otherwise', () => {
     class Gate extends NaiveGate {}
     const moe = { ...experts, gate: Gate, expert: (dModel: number) => new nn.Linear(dModel, dModel) };

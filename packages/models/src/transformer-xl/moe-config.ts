@@ -102,7 +102,8 @@ export function resolveMoEConfig(
 export function gateSource({ gate, gateOptions }: Required<MoEConfig>): GateSource {
   const source = typeof gate === 'string' ? (namedGates[gate] as Source) : gate;
   return (options) => {
-    const all = { ...gateOptions, ...options };
+    // The layer compares the sizes of what is made with its own.
+    const all = { ...options, ...gateOptions };
     return isClass(source) ? new source(all) : source(all);
   };
 }
