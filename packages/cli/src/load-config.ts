@@ -37,7 +37,11 @@ async function importDefault(path: string): Promise<unknown> {
     loaded = await loadModule(path, { default: true });
   } catch (cause) {
     if (torch.FmoeError.isInstance(cause)) throw cause;
-    throw new torch.FmoeError('ERR_CONFIG', `${path} does not load: ${(cause as Error).message}`, { cause });
+    throw new torch.FmoeError(
+      'ERR_CONFIG',
+      `${path} does not load: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    );
   }
   if (typeof loaded === 'object' && loaded !== null) return loaded;
   throw new torch.FmoeError(

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -61,6 +61,51 @@ describe('fmoe train', () => {
     expect(resumed.out).toMatch(/from step 30 to step 40/);
     const again = await capture('train', '-c', config, '-s', 'training.steps=30', '--overwrite');
     expect(again).toMatchObject({ code: 0, error: '' });
+  });
+
+  it('leaves the old run where the new one cannot begin, in training or in the evaluation after it', async () => {
+    const before = readFileSync(join(run, 'metrics.jsonl'), 'utf8');
+    for (const key of ['training', 'evaluation']) {
+      const failed = await capture('train', '-c', config, '-s', `${key}.batchSize=9000`, '--overwrite');
+      expect(failed).toMatchObject({ code: 1, error: expect.stringMatching(/The text is too short/) });
+    }
+    expect(readFileSync(join(run, 'metrics.jsonl'), 'utf8')).toBe(before);
+    expect((await capture('eval', run)).code).toBe(0);
+  });
+
+  it('drops what an abandoned continuation saved, once it has saved something of its own', async () => {
+    const start = (...args: string[]) =>
+      capture(
+        'train',
+        '-c',
+        config,
+        '-s',
+        'name=back',
+        '-s',
+        'checkpoint.every=10',
+        '-s',
+        'checkpoint.keep=9',
+        ...args,
+      );
+    const steps = () =>
+      readdirSync(join(folder, 'runs/back/checkpoints')).filter((name) => name.startsWith('step'));
+    expect((await start('-s', 'training.steps=40')).code).toBe(0);
+    expect((await start('-s', 'training.steps=25', '--resume', '10')).code).toBe(0);
+    expect(steps()).toEqual(['step-00000010', 'step-00000020', 'step-00000025']);
+    expect((await capture('eval', join(folder, 'runs/back'))).out).toMatch(/at step 25/);
+  });
+
+  it('refuses a corpus with other tokens than those it was trained with', async () => {
+    const text = readFileSync(join(folder, 'test.txt'), 'utf8');
+    const other = makeWorkspace();
+    expect((await capture('train', '-c', other.config)).code).toBe(0);
+    for (const name of ['train', 'valid', 'test']) {
+      writeFileSync(join(other.folder, `${name}.txt`), text.replaceAll('p', 'q'));
+    }
+    const message = expect.stringMatching(/ERR_FILE: The data has other tokens/);
+    expect(await capture('eval', other.run)).toMatchObject({ code: 1, error: message });
+    const resumed = await capture('train', '-c', other.config, '-s', 'training.steps=25', '--resume');
+    expect(resumed).toMatchObject({ code: 1, error: message });
   });
 });
 
@@ -186,6 +231,22 @@ describe('a mistake', () => {
       () => ['train', '-c', config, '-s', 'model.dModel=32', '--resume'],
       /ERR_CONFIG: 'model' is not what the run/,
     ],
+    [
+      'resuming with another learning rate',
+      () => ['train', '-c', config, '-s', 'training.optimizer.lr=0.5', '--resume'],
+      /ERR_CONFIG: 'training\.optimizer' is not what the run/,
+    ],
+    [
+      'a training that diverges',
+      () => ['train', '-c', config, '-s', 'name=wild', '-s', 'training.optimizer.lr=1e30'],
+      /ERR_RUNTIME: .*step \d+/,
+    ],
+    [
+      'heads that share the model unevenly',
+      () => ['train', '-c', config, '-s', 'name=other', '-s', 'model.nHead=5'],
+      /ERR_CONFIG: .*'model\.nHead'.*divisor of dModel/,
+    ],
+    ['a device of no kind', () => ['eval', run, '--device', 'tpu'], /ERR_ARGUMENT: device 'tpu' is none of/],
     [
       'a checkpoint that is not there',
       () => ['generate', run, '--checkpoint', '77'],

@@ -29,7 +29,9 @@ describe.each([
     });
     const code = await new Promise((resolve) => child.on('close', resolve));
     expect(output).toMatch(/Stopping: saving a checkpoint/);
-    expect(output).toMatch(/Stopped after step \d+\. Go on with: fmoe train --config .* --resume/);
+    expect(output).toMatch(
+      /Stopped after step \d+\. Go on with: fmoe train --config .* --set training.steps=100000 --resume/,
+    );
     expect(code).toBe(exitCode);
     const step = Number(/Stopped after step (\d+)/.exec(output)![1]);
     expect(step).toBeGreaterThan(0);

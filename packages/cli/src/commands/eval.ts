@@ -1,6 +1,5 @@
 import { loadCorpus, type SplitName, splitNames } from '@fmoe/models/data';
-import { evaluate, loadRun, quotedLoss } from '@fmoe/models/training';
-import { FmoeError } from '@fmoe/torch';
+import { evaluate, loadRun, quotedLoss, RunFolder } from '@fmoe/models/training';
 import { type Command, Option } from 'commander';
 import { type Context, print } from '../context.js';
 import { exitCodeOf, interruptible } from '../interrupt.js';
@@ -33,13 +32,7 @@ export function addEval(program: Command, context: Context): void {
 async function evaluateRun(folder: string, options: EvalOptions, context: Context): Promise<void> {
   const { config, vocabulary, model, device, step } = await loadRun(folder, options);
   const corpus = loadCorpus(config.data);
-  if (corpus.vocabulary.size !== vocabulary.size) {
-    throw new FmoeError(
-      'ERR_FILE',
-      `The data has ${corpus.vocabulary.size} different tokens, the run was trained with ${vocabulary.size}. ` +
-        'Was the corpus changed?',
-    );
-  }
+  new RunFolder(folder).checkVocabulary(corpus.vocabulary);
   const tgtLen = options.tgtLen ?? config.evaluation.tgtLen ?? config.training.tgtLen;
   const memLen =
     options.memLen ?? (model.memLen && Math.max(0, model.memLen + config.training.tgtLen - tgtLen));

@@ -2,7 +2,7 @@ import { generate, loadRun } from '@fmoe/models/training';
 import { manualSeed } from '@fmoe/torch';
 import type { Command } from 'commander';
 import { type Context, print } from '../context.js';
-import { interruptible } from '../interrupt.js';
+import { exitCodeOf, interruptible } from '../interrupt.js';
 import { integer, nonNegative } from '../options.js';
 
 interface GenerateOptions {
@@ -40,9 +40,10 @@ async function write(folder: string, options: GenerateOptions, context: Context)
   const { vocabulary, model, device } = await loadRun(folder, options);
   const { prompt, length, temperature, topK } = options;
   manualSeed(options.seed);
-  const { result } = await interruptible(
+  const { result, stoppedBy } = await interruptible(
     (signal) => generate(model, vocabulary, { prompt, length, temperature, topK, device, signal }),
     () => {},
   );
   print(context, `${prompt.trimStart()}${result}`);
+  if (stoppedBy !== undefined) context.setExitCode(exitCodeOf(stoppedBy));
 }

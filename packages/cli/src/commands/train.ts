@@ -56,10 +56,7 @@ async function train(options: TrainOptions, command: Context): Promise<void> {
     () => context.error.write('\nStopping: saving a checkpoint. Press Ctrl-C again to stop at once.\n'),
   );
   if (!result.finished) {
-    print(
-      context,
-      `Stopped after step ${result.step}. Go on with: fmoe train --config ${options.config} --resume`,
-    );
+    print(context, `Stopped after step ${result.step}. Go on with: fmoe train ${resumeArguments(options)}`);
     // Without a signal of its own, this rank stopped because another one had one.
     context.setExitCode(exitCodeOf(stoppedBy ?? 'SIGTERM'));
     return;
@@ -72,6 +69,18 @@ async function train(options: TrainOptions, command: Context): Promise<void> {
     print(context, `${split.padEnd(5)} ${name} ${value.toFixed(3)}`);
   }
   print(context, `${result.step} steps in ${result.seconds.toFixed(1)} s; plot with: fmoe plot ${path}`);
+}
+
+/** The arguments that go on with a run, as a shell reads them. */
+function resumeArguments({ config, set, gate, expert }: TrainOptions): string {
+  const given = { '--gate': gate, '--expert': expert };
+  const plugins = Object.entries(given).flatMap(([name, value]) =>
+    value === undefined ? [] : [name, value],
+  );
+  const words = ['--config', config, ...set.flatMap((one) => ['--set', one]), ...plugins, '--resume'];
+  return words
+    .map((word) => (/^[\w./:=@#,+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
+    .join(' ');
 }
 
 function silent(context: Context): Context {

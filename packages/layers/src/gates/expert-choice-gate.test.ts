@@ -14,6 +14,7 @@ import {
 import { expertChoice, zLoss } from '../../test/plain-gates.js';
 import { FMoETransformerMLP } from '../fmoe-transformer-mlp.js';
 import { ExpertChoiceGate } from './expert-choice-gate.js';
+import type { ExpertRoute } from './route.js';
 
 beforeEach(() => {
   manualSeed(20);
@@ -57,7 +58,7 @@ describeEachDevice('ExpertChoiceGate', (device) => {
   it('takes null for no limit', () => {
     const gate = new ExpertChoiceGate({ ...sizes, topK: 1, capacity: null }).to({ device });
     expect(gate.capacity).toEqual([null, null]);
-    expect(gate.forward(randn([8, 5], { device })).rowToken.shape).toEqual([32]);
+    expect((gate.forward(randn([8, 5], { device })) as ExpertRoute).rowToken.shape).toEqual([32]);
   });
 
   it('gives its router a gradient without tokens', () => {

@@ -4,7 +4,7 @@ import { FmoeError } from '@fmoe/torch';
 const chunkBytes = 1 << 22;
 
 const remedies: Record<string, string> = {
-  ENOENT: 'No such file. Check the path; relative paths start at the current folder.',
+  ENOENT: 'No such file. Check the path.',
   EACCES: 'Permission denied. Make it readable, for example with chmod u+r.',
   EPERM: 'Permission denied. Make it readable, for example with chmod u+r.',
   EISDIR: 'It is a folder, a file was expected.',

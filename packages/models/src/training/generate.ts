@@ -71,7 +71,7 @@ function drawNext(
     .select(0, 0)
     .float();
   if (temperature === 0) return last.argmax().item();
-  const [values, ids] = mostLikely(last.div(temperature), topK);
+  const [values, ids] = mostLikely(last.sub(last.max()).div(temperature), topK);
   return ids.select(0, values.softmax(-1).multinomial(1).item()).item();
 }
 

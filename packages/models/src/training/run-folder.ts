@@ -78,17 +78,29 @@ export class RunFolder {
    */
   checkResumable(config: ResolvedConfig): void {
     const before = this.readConfig();
+    // The optimizer's settings are part of its state.
     for (const part of ['model', 'data', 'seed'] as const) {
       if (!isDeepStrictEqual(plain(before[part]), plain(config[part]))) throw this.#changed(part);
     }
     for (const key of ['batchSize', 'batchChunk', 'tgtLen', 'optimizer', 'precision'] as const) {
-      const old = before.training[key];
-      const now = config.training[key];
-      const kinds = typeof old === 'object' && typeof now === 'object' ? [old.kind, now.kind] : [old, now];
-      if (kinds[0] !== kinds[1]) throw this.#changed(`training.${key}`);
+      const [old, now] = [before.training[key], config.training[key]];
+      if (!isDeepStrictEqual(plain(old), plain(now))) throw this.#changed(`training.${key}`);
     }
     if (before.training.schedule.kind !== config.training.schedule.kind)
       throw this.#changed('training.schedule.kind');
+  }
+
+  /**
+   * Checks that data has the vocabulary that the run was trained with, whose numbers the model knows.
+   *
+   * @throws FmoeError ERR_FILE when it has another one
+   */
+  checkVocabulary(vocabulary: Vocabulary): void {
+    if (isDeepStrictEqual(plain(this.readVocabulary()), plain(vocabulary))) return;
+    throw new FmoeError(
+      'ERR_FILE',
+      `The data has other tokens than those that the run in ${this.path} was trained with. Was the corpus changed?`,
+    );
   }
 
   get #config(): string {

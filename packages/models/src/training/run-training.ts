@@ -55,6 +55,7 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
   group?.barrier();
   const plugins = await loadPlugins(config.model);
   const corpus = loadCorpus(config.data);
+  if (resume !== undefined) folder.checkVocabulary(corpus.vocabulary);
   if (config.threads !== undefined) setNumThreads(config.threads);
   manualSeed(config.seed);
   const model = buildModel(config.model, corpus.vocabulary.size, plugins, group);
@@ -63,13 +64,14 @@ export async function runTraining(config: ResolvedConfig, options: RunOptions = 
   // What is dropped at random is another thing on each rank.
   if (!isFirst) manualSeed(1_000_003 * config.seed + group.rank);
 
-  if (isFirst && checkpoint === undefined && folder.isUsed) folder.clear();
   const sinks: MetricSink[] = isFirst ? [...(options.sinks ?? [])] : [];
   const checkpoints = folder.checkpoints.path;
   const trainer = new Trainer({ config, corpus, model, device, checkpoints, sinks, group });
   try {
     if (checkpoint !== undefined) trainer.restore(checkpoint);
     if (isFirst) {
+      // Only now is it known that the new run can begin.
+      if (checkpoint === undefined && folder.isUsed) folder.clear();
       folder.describe(config, corpus.vocabulary);
       sinks.push(new JsonlSink(folder.metrics, { resumeFrom: trainer.step }));
       if (config.logging.tensorboard) sinks.push(new TensorBoardSink(folder.tensorboard));

@@ -1,7 +1,7 @@
 /** Shape letters: T segment length, B batch columns, b columns of one chunk. */
 import type { ProcessGroup } from '@fmoe/comm';
 import { collectBalanceLoss, readBalance } from '@fmoe/layers';
-import { autocast, cat, keep, type optim, type Tensor, tidy, zeros } from '@fmoe/torch';
+import { autocast, cat, FmoeError, keep, type optim, type Tensor, tidy, zeros } from '@fmoe/torch';
 import type { Corpus, SplitName } from '../data/corpus.js';
 import { type Batch, OrderedIterator } from '../data/ordered-iterator.js';
 import type { Vocabulary } from '../data/vocabulary.js';
@@ -75,6 +75,8 @@ export class Trainer {
   /** Steps after which the model was last evaluated and saved. */
   #evaluated = 0;
   #saved = 0;
+  /** The step that this run went on from, until it has saved something of its own. */
+  #resumed: number | undefined;
 
   /** @throws FmoeError ERR_FILE when a part of the corpus is too short for its batch size */
   constructor(options: TrainerOptions) {
@@ -91,6 +93,11 @@ export class Trainer {
       extendedLength: model.extLen,
       device,
     });
+    // An evaluation that cannot run is better known before the training than after it.
+    const { batchSize, tgtLen: targetLength = training.tgtLen } = config.evaluation;
+    for (const split of [corpus.splits.valid, corpus.splits.test]) {
+      new OrderedIterator(split, { batchSize, targetLength });
+    }
     this.#ranks = new TrainingRanks(options.group ?? null, model);
     this.#columns = this.#ranks.columnsOf(training.batchSize);
     // As many on each rank, whose layers meet in every chunk.
@@ -150,6 +157,7 @@ export class Trainer {
       await nextTurn();
     }
     if (isStopping()) return this.#interrupted();
+    if (this.#saved !== this.#step) this.save();
     const valid = await this.#evaluate('valid', 0, signal);
     if (valid !== undefined) this.#useValidation(valid);
     const test = valid && (await this.#evaluate('test', 0, signal));
@@ -164,7 +172,7 @@ export class Trainer {
       this.#forwardAndBackward();
     } catch (error) {
       // A router refuses logits that are not numbers, before there is a loss that could tell.
-      if (this.#isFinite()) throw error;
+      if (!refusesLogits(error) && this.#isFinite()) throw error;
       throw notFinite('loss', Number.NaN, this.#step + 1, error);
     }
     this.#schedule.afterStep();
@@ -261,7 +269,11 @@ export class Trainer {
               ),
             ),
           );
-    if (this.#ranks.isFirst) this.checkpoints.prune(config.checkpoint.keep);
+    if (this.#ranks.isFirst) {
+      if (this.#resumed !== undefined) this.checkpoints.abandon(this.#resumed, this.#step);
+      this.checkpoints.prune(config.checkpoint.keep);
+    }
+    this.#resumed = undefined;
     this.#saved = this.#step;
     return folder;
   }
@@ -280,6 +292,7 @@ export class Trainer {
     const { state, memories } = loadCheckpoint(folder, { model, optimizer, device }, part);
     this.#step = state.step;
     this.#saved = state.step;
+    this.#resumed = state.step;
     this.#evaluated = state.evaluated;
     this.#watch.set(state.seconds);
     this.#recordedSeconds = state.seconds;
@@ -373,6 +386,11 @@ export class Trainer {
   #write(record: MetricRecord): void {
     for (const sink of this.#options.sinks ?? []) sink.write(record);
   }
+}
+
+/** Whether an error is a router's about its logits. */
+function refusesLogits(error: unknown): boolean {
+  return FmoeError.isInstance(error) && /logits hold nan/i.test(error.message);
 }
 
 /** Some columns of a batch in `chunks` parts of nearly equal width. */

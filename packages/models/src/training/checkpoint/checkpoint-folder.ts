@@ -136,13 +136,24 @@ export class CheckpointFolder {
   /** Removes all but the last `keep` checkpoints and the best one. */
   prune(keep: number): void {
     const best = this.best()?.step;
-    for (const { step, folder } of this.list().slice(0, -keep)) {
-      if (step === best) continue;
-      // Renamed first, so that a half-removed folder is never taken for a checkpoint.
-      const temporary = join(dirname(folder), `${temporaryPrefix}old-${basename(folder)}`);
-      renameSync(folder, temporary);
-      rmSync(temporary, { recursive: true, force: true });
-    }
+    for (const { step, folder } of this.list().slice(0, -keep)) if (step !== best) this.#remove(folder);
+  }
+
+  /**
+   * Removes what a run had saved after the step that another one went on from: it is of a training that is given up.
+   *
+   * @param own the step that the new run has just saved
+   */
+  abandon(resumed: number, own: number): void {
+    if ((this.best()?.step ?? 0) > resumed) rmSync(join(this.path, bestFile), { force: true });
+    for (const { step, folder } of this.list()) if (step > resumed && step !== own) this.#remove(folder);
+  }
+
+  #remove(folder: string): void {
+    // Renamed first, so that a half-removed folder is never taken for a checkpoint.
+    const temporary = join(dirname(folder), `${temporaryPrefix}old-${basename(folder)}`);
+    renameSync(folder, temporary);
+    rmSync(temporary, { recursive: true, force: true });
   }
 
   #folderOf(step: number): string {

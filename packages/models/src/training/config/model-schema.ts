@@ -29,30 +29,35 @@ export const moeSchema = z
 
 /** Which model is trained; names as in Transformer-XL. */
 export const modelSchema = z.discriminatedUnion('kind', [
-  z.strictObject({
-    kind: z.literal('transformer-xl'),
-    nLayer: positive,
-    nHead: positive,
-    dModel: positive,
-    /** Width of a head; dModel / nHead when left out. */
-    dHead: positive.optional(),
-    /** Width of the feed-forward; of one expert where `moe` is given. */
-    dInner: positive,
-    dropout: share.default(0),
-    dropatt: share.default(0),
-    /** Tokens of memory that a segment can look back on. */
-    memLen: z.int().min(0),
-    /** Tokens before the segment that are read again. */
-    extLen: z.int().min(0).default(0),
-    /** Normalise before attention and feed-forward instead of after them. */
-    preLnorm: z.boolean().default(false),
-    /** Let every position look back equally far. */
-    sameLength: z.boolean().default(false),
-    /** Treat greater distances as this one; -1 for no limit. */
-    clampLen: z.int().min(-1).default(-1),
-    /** Share one matrix between embedding and output layer. */
-    tieWeight: z.boolean().default(true),
-    initStd: z.number().gt(0).default(0.02),
-    moe: moeSchema.optional(),
-  }),
+  z
+    .strictObject({
+      kind: z.literal('transformer-xl'),
+      nLayer: positive,
+      nHead: positive,
+      dModel: positive,
+      /** Width of a head; dModel / nHead when left out. */
+      dHead: positive.optional(),
+      /** Width of the feed-forward; of one expert where `moe` is given. */
+      dInner: positive,
+      dropout: share.default(0),
+      dropatt: share.default(0),
+      /** Tokens of memory that a segment can look back on. */
+      memLen: z.int().min(0),
+      /** Tokens before the segment that are read again. */
+      extLen: z.int().min(0).default(0),
+      /** Normalise before attention and feed-forward instead of after them. */
+      preLnorm: z.boolean().default(false),
+      /** Let every position look back equally far. */
+      sameLength: z.boolean().default(false),
+      /** Treat greater distances as this one; -1 for no limit. */
+      clampLen: z.int().min(-1).default(-1),
+      /** Share one matrix between embedding and output layer. */
+      tieWeight: z.boolean().default(true),
+      initStd: z.number().gt(0).default(0.02),
+      moe: moeSchema.optional(),
+    })
+    .refine((model) => model.dHead !== undefined || model.dModel % model.nHead === 0, {
+      error: 'expected a divisor of dModel, where dHead is not given',
+      path: ['nHead'],
+    }),
 ]);

@@ -5,10 +5,11 @@ import { FmoeError } from '@fmoe/torch';
  *
  * @param config a plain object
  * @param assignments `path=value`, the path with dots, the value as JSON or else as a string
- * @throws FmoeError ERR_CONFIG when an assignment has no `=` or goes through something that is not an object
+ * @throws FmoeError ERR_CONFIG when an assignment has no `=` or goes through something that is not an object, and for
+ *   a configuration that is no object of plain values
  */
 export function applyOverrides(config: unknown, assignments: readonly string[]): unknown {
-  const copy: unknown = structuredClone(config);
+  const copy = copyOf(config);
   for (const assignment of assignments) {
     const at = assignment.indexOf('=');
     if (at < 1) {
@@ -32,6 +33,19 @@ export function applyOverrides(config: unknown, assignments: readonly string[]):
     target[last] = parseValue(assignment.slice(at + 1));
   }
   return copy;
+}
+
+function copyOf(config: unknown): unknown {
+  if (typeof config !== 'object' || config === null) {
+    throw new FmoeError('ERR_CONFIG', `A configuration must be an object, got ${JSON.stringify(config)}.`);
+  }
+  try {
+    return structuredClone(config);
+  } catch (cause) {
+    throw new FmoeError('ERR_CONFIG', `A configuration must be plain values: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
 }
 
 function parseValue(text: string): unknown {
