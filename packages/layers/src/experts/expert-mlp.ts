@@ -2,6 +2,7 @@
 import { type MoeActivation, moeMlp, type RoutePlan } from '@fmoe/kernels';
 import { nn, type Tensor } from '@fmoe/torch';
 import { checkOptionsOf } from '../check.js';
+import type { RowCost } from '../inspect/row-cost.js';
 import type { LocalExperts } from '../parallel/local-experts.js';
 import { type ExpertActivation, fusedActivation, makeActivation, runs } from './expert-activation.js';
 import { FMoELinear } from './fmoe-linear.js';
@@ -100,13 +101,14 @@ export class ExpertMLP extends nn.Module {
   }
 
   /** What one row costs, see `rowCost`. Of a gated activation the gate's part is kept as well. */
-  costPerRow(): { flops: number; savedNumbers: number } {
+  costPerRow(): RowCost {
     const { htoh4, h4toh } = this;
     const hidden = h4toh.inFeatures;
+    const [first, second] = [htoh4.costPerRow(), h4toh.costPerRow()];
     const isGated = htoh4.outFeatures !== hidden;
     return {
-      flops: 2 * (htoh4.inFeatures * htoh4.outFeatures + hidden * h4toh.outFeatures),
-      savedNumbers: htoh4.outFeatures + hidden * (isGated ? 2 : 1),
+      flops: first.flops + second.flops,
+      savedNumbers: htoh4.outFeatures + hidden * (isGated ? 2 : 1) + first.savedNumbers + second.savedNumbers,
     };
   }
 }

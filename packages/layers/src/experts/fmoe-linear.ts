@@ -2,6 +2,7 @@
 import { groupedLinear } from '@fmoe/kernels';
 import { checkBoolean, empty, nn, type Tensor, tidy } from '@fmoe/torch';
 import { checkOptionsOf, checkSize } from '../check.js';
+import type { RowCost } from '../inspect/row-cost.js';
 import { drawExperts, type ExpertParameter, type LocalExperts } from '../parallel/local-experts.js';
 
 /** Settings of {@link FMoELinear}. */
@@ -69,6 +70,11 @@ export class FMoELinear extends nn.Module {
    */
   override forward(rows: Tensor, offsets: Tensor): Tensor {
     return groupedLinear(rows, this.weight, this.bias, offsets);
+  }
+
+  /** What one row costs, see `rowCost`. */
+  costPerRow(): RowCost {
+    return { flops: 2 * this.inFeatures * this.outFeatures, savedNumbers: 0 };
   }
 
   override extraRepr(): string {

@@ -2,7 +2,14 @@ import { manualSeed, nn, optim, randn, type Tensor, tidy, zeros } from '@fmoe/to
 import { describeEachDevice, expectAllClose } from '@fmoe/torch/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { bruteForce, expectSameOutputAndGradients, unevenWeights } from '../../test/brute-force.js';
-import { addLoRA, FMoETransformerMLP, type LoRALinear, mergeLoRA } from '../index.js';
+import {
+  addLoRA,
+  type ExpertParameter,
+  FMoETransformerMLP,
+  type LoRALinear,
+  mergeLoRA,
+  type TaggedParameter,
+} from '../index.js';
 
 beforeEach(() => {
   manualSeed(12);
@@ -98,6 +105,14 @@ describe('addLoRA', () => {
       'experts.htoh4.lora_A',
       'experts.htoh4.lora_B',
     ]);
+  });
+
+  it('tags the updates as the weights beside them', () => {
+    const layer = new FMoETransformerMLP({ ...sizes, expertDpComm: 'experts' });
+    const added = addLoRA(layer, { rank: 1 }) as (TaggedParameter & ExpertParameter)[];
+    for (const { dp_comm, experts } of added) {
+      expect([dp_comm, experts]).toEqual(['experts', { total: 3, ids: [0, 1, 2] }]);
+    }
   });
 
   it('drops inputs of the update in training alone', () => {

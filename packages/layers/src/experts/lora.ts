@@ -2,6 +2,9 @@
 import { groupedLinear } from '@fmoe/kernels';
 import { empty, FmoeError, nn, noGrad, type Tensor, tidy, zeros } from '@fmoe/torch';
 import { checkSize } from '../check.js';
+import type { RowCost } from '../inspect/row-cost.js';
+import { drawExperts, type ExpertParameter } from '../parallel/local-experts.js';
+import type { TaggedParameter } from '../parallel-comm.js';
 import { ExpertMLP } from './expert-mlp.js';
 import { FMoELinear } from './fmoe-linear.js';
 
@@ -64,7 +67,8 @@ export class LoRALinear extends nn.Module {
     const bound = 1 / Math.sqrt(inFeatures);
     this.lora_A = tidy(() => new nn.Parameter(empty([numExpert, rank, inFeatures], { dtype, device })));
     this.lora_B = tidy(() => new nn.Parameter(zeros([numExpert, outFeatures, rank], { dtype, device })));
-    nn.init.uniform_(this.lora_A, -bound, bound);
+    for (const parameter of [this.lora_A, this.lora_B]) tagLike(parameter, base.weight);
+    drawExperts(this.lora_A, (all) => nn.init.uniform_(all, -bound, bound));
     this.dropout = new nn.Dropout(options.dropout ?? 0);
     this.scale = alpha / rank;
     this.#base = base;
@@ -77,6 +81,18 @@ export class LoRALinear extends nn.Module {
     const low = groupedLinear(this.dropout.call(rows), this.lora_A, null, offsets);
     const update = groupedLinear(low, this.lora_B, null, offsets).mul(this.scale);
     return groupedLinear(rows, this.weight, this.bias, offsets).add(update);
+  }
+
+  /** What one row costs, see `rowCost`: beside the base's, the products with A and B, the row between them, and a dropped input. */
+  costPerRow(): RowCost {
+    const { inFeatures, outFeatures } = this;
+    const rank = this.lora_A.shape[1]!;
+    const base = this.#base.costPerRow();
+    return {
+      flops: base.flops + 2 * rank * (inFeatures + outFeatures),
+      // Dropout keeps its mask, and gives the product with A an input of its own.
+      savedNumbers: base.savedNumbers + rank + (this.dropout.p > 0 ? 2 * inFeatures : 0),
+    };
   }
 
   /** Adds the update to the base's weight, which may be trained again as before, and gives the base back. */
@@ -99,12 +115,22 @@ export class LoRALinear extends nn.Module {
   }
 }
 
+/** A parameter of the same experts as another, synchronised over the same ranks. */
+function tagLike(parameter: nn.Parameter, other: ExpertParameter & TaggedParameter): void {
+  const { dp_comm, experts } = other;
+  if (dp_comm !== undefined) (parameter as TaggedParameter).dp_comm = dp_comm;
+  if (experts !== undefined) (parameter as ExpertParameter).experts = experts;
+}
+
 const layersOf = ['htoh4', 'h4toh'] as const;
 
 /**
  * Gives the experts of a model ({@link ExpertMLP}, such as those of `FMoETransformerMLP`) low-rank updates to train in the
  * place of their weights, which are frozen. Routers and everything else stay as they are: freeze them with
  * `model.requiresGrad_(false)` before, where they are not to be trained.
+ *
+ * Updates are tagged as the weights beside them: of experts that are spread over ranks each rank trains its own. Those of an
+ * `ExpertMLP` for all experts start as on one process; in a list of modules each rank draws for its own alone.
  *
  * @returns the parameters of the updates, for the optimizer
  * @throws FmoeError `ERR_ARGUMENT` when the model has no such experts, or for settings out of range.

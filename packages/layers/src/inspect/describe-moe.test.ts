@@ -1,7 +1,7 @@
 import { nn, type Tensor } from '@fmoe/torch';
 import { describe, expect, it } from 'vitest';
 import { HalvingExpert } from '../../test/experts.js';
-import { describeMoE, FMoE, FMoETransformerMLP } from '../index.js';
+import { addLoRA, describeMoE, FMoE, FMoETransformerMLP } from '../index.js';
 
 class Model extends nn.Module {
   readonly embed = new nn.Linear(3, 6);
@@ -91,6 +91,21 @@ describe('describeMoE', () => {
       new FMoETransformerMLP({ numExpert: 4, dModel: 6, dHidden: 10, topK: 2 }).to('bfloat16'),
     ).layers;
     expect(layer!.savedBytesPerToken).toBe(2 * (6 + 2 * 10) + 2 * 4 + 2 * 2 * 8);
+  });
+
+  it.each([
+    [0, 0],
+    // The masks, and the dropped inputs, of widths 6 and 10.
+    [0.5, 2 * (6 + 10)],
+  ])('counts low-rank updates, with dropout %f', (dropout, dropped) => {
+    const layer = new FMoETransformerMLP({ numExpert: 4, dModel: 6, dHidden: 10, topK: 2 });
+    addLoRA(layer, { rank: 3, dropout });
+    const [found] = describeMoE(layer).layers;
+    // Beside each weight of 60 numbers, 3·6 + 10·3 of A and B, and 3·10 + 6·3.
+    expect(found!.totalParameters).toBe(28 + 4 * (136 + 96));
+    expect(found!.flopsPerToken).toBe(2 * 24 + 2 * (2 * 120 + 2 * 96));
+    // The row and its output, pre-activation and activation, and two rows of 3 between A and B.
+    expect(found!.savedBytesPerToken).toBe(4 * 2 * (6 + 6 + 10 + 10 + 3 + 3 + dropped) + 2 * 4 + 2 * 2 * 8);
   });
 
   it('prints a table', () => {

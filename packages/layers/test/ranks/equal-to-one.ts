@@ -8,6 +8,7 @@ import { DeviceMesh, Placement, type ProcessGroup } from '@fmoe/comm';
 import { joinTestRanks } from '@fmoe/comm/testing';
 import { cat, manualSeed, nn, noGrad, optim, randn, scoped, type Tensor, zeros } from '@fmoe/torch';
 import {
+  addLoRA,
   collectBalanceLoss,
   DistributedGroupedDataParallel,
   expertLayout,
@@ -58,6 +59,8 @@ interface Case {
   gateAlone?: GateSource;
   /** Every expert is on so many ranks. Default 1. */
   copies?: number;
+  /** Low-rank updates are trained in the place of the experts' weights. */
+  lora?: boolean;
   /** All ranks' tokens are one batch to the gate, also when it draws numbers. */
   globalBatch?: boolean;
 }
@@ -117,6 +120,11 @@ function allCases(): Case[] {
       topK: 1,
     });
   }
+  for (const experts of ['fused', 'single steps'] as const) {
+    const placement = oddPlacement(12);
+    cases.push({ ...base, name: `LoRA, ${experts}`, numExpert: 8, experts, lora: true });
+    cases.push({ ...base, name: `LoRA, ${experts}, odd`, numExpert: 12, experts, placement, lora: true });
+  }
   const numExpert = 8;
   const fused = { ...base, numExpert, experts: 'fused' as const };
   for (const gateCase of gateCases(numExpert, size)) {
@@ -155,6 +163,7 @@ function makeLayer(test: Case, group: ProcessGroup | null): MoELayer {
                     : (width: number) => new TwoLayerExpert(width, 3 + index),
                 ),
         });
+  if (test.lora) addLoRA(layer, { rank: 2 });
   return layer.to(place);
 }
 
