@@ -218,6 +218,25 @@ describe('FMoE refuses', () => {
     expect(body).toThrow(expect.objectContaining({ code, message: expect.stringMatching(message) }));
   });
 
+  it.each([
+    ['a name', 'switch'],
+    ['a class of another module', nn.Linear],
+    ['a class of no module', class {}],
+    ['the abstract class', BaseGate],
+    ['null from a function', () => null],
+  ])('a gate that is %s', (_, gate) => {
+    class OwnLayer extends FMoE {}
+    const expert = () => new nn.Identity();
+    expect(() => new OwnLayer({ numExpert: 2, dModel: 4, expert, gate: gate as never })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_ARGUMENT',
+        op: 'OwnLayer',
+        argument: 'gate',
+        message: expect.stringMatching(/^OwnLayer: gate must be a BaseGate/),
+      }),
+    );
+  });
+
   it('a gate made for other sizes', () => {
     const gate = (options: GateOptions) => new FixedGate({ ...options, numExpert: 5 }, [[0]]);
     expect(make({ gate })).toThrow(

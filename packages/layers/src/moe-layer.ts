@@ -127,8 +127,9 @@ export abstract class MoELayer<Input extends Nest = Tensor, Output extends Nest 
       topK: this.topK,
       gateBias: options.gateBias ?? true,
       ...(this.moeGroup && { group: this.moeGroup }),
+      ...(this.placement && { placement: this.placement }),
     };
-    this.gate = makeGate(options.gate ?? NaiveGate, gateOptions);
+    this.gate = makeGate(owner, options.gate ?? NaiveGate, gateOptions);
     const { sharedExpert } = options;
     this.shared_experts = sharedExpert
       ? makeExpert(owner, sharedExpert, this.dModel, 0, 'sharedExpert')

@@ -131,9 +131,9 @@ export const topologyAware = (logits: Matrix, k: number, remote: boolean[], limi
   return topK(open, k);
 };
 
-/** Choice by choice, token by token; a token that finds its bin full queues up for the first bin with room. */
-export const swipe = (logits: Matrix, k: number, binOf: number[]): PlainChoice => {
-  const bins = Math.max(...binOf) + 1;
+/** Choice by choice, token by token; a token that finds its bin full queues up for the first bin with room. Null: no bin. */
+export const swipe = (logits: Matrix, k: number, binOf: (number | null)[]): PlainChoice => {
+  const bins = Math.max(...binOf.map((bin) => bin ?? 0)) + 1;
   const room = range(bins).map(() => Math.ceil((logits.length * k) / bins));
   const has = logits.map((): number[] => []);
   const topIdx = logits.map((): number[] => []);
@@ -142,9 +142,10 @@ export const swipe = (logits: Matrix, k: number, binOf: number[]): PlainChoice =
       const candidates = range(binOf.length).filter((e) => fits(e) && !has[t]!.includes(e));
       return candidates.sort((a, b) => logits[t]![b]! - logits[t]![a]! || a - b)[0] ?? -1;
     };
-    const bins_ = logits.map((_, t) => binOf[bestOf(t, () => true)]!);
+    const bins_ = logits.map((_, t) => binOf[bestOf(t, () => true)] as number | null);
     const refused: number[] = [];
     bins_.forEach((bin, t) => {
+      if (bin === null) return;
       if (room[bin]! > 0) room[bin]!--;
       else refused.push(t);
     });

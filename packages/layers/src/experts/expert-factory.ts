@@ -1,4 +1,5 @@
 import { FmoeError, nn } from '@fmoe/torch';
+import { isClass } from '../is-class.js';
 
 /** An expert's class, made with the width D of a token, or a function that makes an expert module. */
 export type ExpertSource =
@@ -69,8 +70,4 @@ export function countOf(source: ExpertSources | undefined): number | undefined {
 
 function isList(source: unknown): source is readonly (ExpertSource | nn.Module)[] {
   return Array.isArray(source);
-}
-
-function isClass(source: unknown): source is new (dModel: number) => nn.Module {
-  return typeof source === 'function' && source.prototype instanceof nn.Module;
 }

@@ -1,5 +1,5 @@
 /** Shape letters: T tokens, D model width, N all experts, K top-k. */
-import type { ProcessGroup } from '@fmoe/comm';
+import type { Placement, ProcessGroup } from '@fmoe/comm';
 import { checkBoolean, nn, noGrad, type Tensor, tidy, zeros } from '@fmoe/torch';
 import { checkOptionsOf, checkSize, checkTopK } from '../check.js';
 import type { Route } from './route.js';
@@ -21,6 +21,11 @@ export interface GateOptions {
   gateBias?: boolean;
   /** The ranks whose tokens share the experts, for limits and loads that count all of them. Default: this process alone. */
   group?: GateGroup;
+  /**
+   * Where the experts are among the ranks of the group, for gates that go by it. Experts from its number on, up to N, cost nothing
+   * and are on every rank. Default: all N in their order, as many on each rank as it goes (`Placement.even`).
+   */
+  placement?: Placement;
   /**
    * Take the tokens of all ranks of the group for one batch, in rank order: limits, balance losses and random draws are then
    * those of one process with all the tokens. Otherwise each rank's tokens are a batch of their own, unless a gate says
@@ -49,6 +54,7 @@ export abstract class BaseGate extends nn.Module {
     'topK',
     'gateBias',
     'group',
+    'placement',
     'globalBatch',
   ];
   readonly dModel: number;

@@ -1,4 +1,5 @@
 /** Shape letters: T tokens, D model width, N all experts, K top-k. */
+import { Placement } from '@fmoe/comm';
 import { manualSeed } from '@fmoe/torch';
 import { describeEachDevice } from '@fmoe/torch/testing';
 import { beforeEach, expect, it } from 'vitest';
@@ -14,6 +15,7 @@ import {
 } from '../../test/gate-checks.js';
 import { runRanks } from '../../test/lockstep.js';
 import { evenness, topK as plainTopK, softmax, topologyAware } from '../../test/plain-gates.js';
+import { FMoETransformerMLP } from '../fmoe-transformer-mlp.js';
 import { FasterGate, type FasterGateOptions } from './faster-gate.js';
 
 beforeEach(() => {
@@ -63,6 +65,45 @@ describeEachDevice('FasterGate', (device) => {
     const second = [true, true, true, true, false, false, false, false];
     expect(remote[3]).toEqual(second);
     expect(remote[1]).toEqual(second.map((isRemote) => !isRemote));
+  });
+
+  it.each([
+    // Ten experts on four ranks: the first two have one more.
+    ['in order', undefined, 0, [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]],
+    ['in order, with null experts', undefined, 3, [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]],
+    ['as placed, with null experts', [3, 0, 1, 2, 2, 1, 0, 3, 3, 2], 2, [3, 0, 1, 2, 2, 1, 0, 3, 3, 2]],
+  ])('finds the experts of a layer %s', (_, ranks, numZeroExpert, rankOfExpert) => {
+    runRanks(4, (moeGroup) => {
+      const layer = new FMoETransformerMLP({
+        numExpert: 10,
+        numZeroExpert,
+        dModel: 5,
+        dHidden: 2,
+        moeGroup,
+        ...(ranks && { placement: Placement.ofRanks(ranks, 4) }),
+        gate: (options) =>
+          new FasterGate({ ...options, cluster: { ranksPerNode: 2 }, outgoingFraction: 0.2 }),
+      });
+      const isSecond = moeGroup.rank >= 2;
+      const remote = [
+        ...rankOfExpert.map((rank) => rank >= 2 !== isSecond),
+        ...new Array<boolean>(numZeroExpert).fill(false),
+      ];
+      const gate = prepare(layer.gate as FasterGate, device);
+      expect(gate.remote.cpu().toArray()).toEqual(remote);
+      const x = tokens(20, 5, device);
+      expectChoice(forwardTokens(gate, x), topologyAware(plainLogits(gate, x), 2, remote, 4));
+    });
+  });
+
+  it('refuses a placement for other ranks', () => {
+    const placement = Placement.even(8, 2);
+    expect(() => new FasterGate({ ...sizes, cluster: { ranksPerNode: 1 }, placement })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_ARGUMENT',
+        message: expect.stringMatching(/8 experts on 2 ranks.*a group of 1/),
+      }),
+    );
   });
 
   it('takes no tokens', () => {

@@ -3,11 +3,12 @@ import { topkGate } from '@fmoe/kernels';
 import { FmoeError, type Tensor, tensor, zeros, zerosLike } from '@fmoe/torch';
 import { checkSize } from '../check.js';
 import { checkFraction } from './check-options.js';
+import { rankOfExpert } from './rank-of-expert.js';
 import { type Choice, LinearGate, type RouterOptions } from './router-gate.js';
 
 /**
  * Which experts are near: the node of every expert and the node of this process; or how many ranks of the gate's group share
- * a node, the experts being spread over the ranks in their order.
+ * a node, the experts being where the gate's `placement` says; null experts are on every node.
  */
 export type ClusterDescription = { nodeOfExpert: readonly number[]; node: number } | { ranksPerNode: number };
 
@@ -41,7 +42,7 @@ export class FasterGate extends LinearGate {
     super(options, 'gshard');
     const owner = this.constructor.name;
     this.outgoingFraction = checkFraction(owner, 'outgoingFraction', options.outgoingFraction ?? 0.14, true);
-    const remote = this.remoteExperts(options.cluster);
+    const remote = this.remoteExperts(options);
     const local = remote.filter((isRemote) => !isRemote).length;
     if (local < this.topK) {
       throw this.clusterError(`this node has ${local} experts, but a token must find ${this.topK} on it`);
@@ -49,19 +50,16 @@ export class FasterGate extends LinearGate {
     this.registerBuffer('remote', tensor(remote, { dtype: 'bool' }), { persistent: false });
   }
 
-  private remoteExperts(cluster: ClusterDescription): boolean[] {
+  private remoteExperts({ cluster, placement }: FasterGateOptions): boolean[] {
     const { numExpert } = this;
-    const { rank, size } = this.group ?? { rank: 0, size: 1 };
     if (typeof cluster !== 'object' || cluster === null) {
       throw this.clusterError('it needs a cluster, { nodeOfExpert, node } or { ranksPerNode }');
     }
     if ('ranksPerNode' in cluster) {
       const ranksPerNode = checkSize(this.constructor.name, 'cluster.ranksPerNode', cluster.ranksPerNode);
       const nodeOf = (rank: number) => Math.floor(rank / ranksPerNode);
-      return Array.from(
-        { length: numExpert },
-        (_, expert) => nodeOf(Math.floor((expert * size) / numExpert)) !== nodeOf(rank),
-      );
+      const node = nodeOf(this.group?.rank ?? 0);
+      return rankOfExpert(this, placement).map((rank) => rank !== null && nodeOf(rank) !== node);
     }
     const { nodeOfExpert, node } = cluster;
     if (!Array.isArray(nodeOfExpert) || nodeOfExpert.length !== numExpert) {

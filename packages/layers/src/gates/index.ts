@@ -4,7 +4,7 @@ export type { Capacity } from './capacity.js';
 export { DCGate } from './dc-gate.js';
 export { ExpertChoiceGate, type ExpertChoiceGateOptions } from './expert-choice-gate.js';
 export { type ClusterDescription, FasterGate, type FasterGateOptions } from './faster-gate.js';
-export type { GateSource } from './gate-factory.js';
+export { type GateSource, makeGate } from './gate-factory.js';
 export { GroupLimitedGate, type GroupLimitedGateOptions } from './group-limited-gate.js';
 export { GShardGate, type GShardGateOptions } from './gshard-gate.js';
 export { NaiveGate } from './naive-gate.js';

@@ -1,4 +1,5 @@
 /** Shape letters: T tokens, D model width, N all experts, K top-k. */
+import { Placement } from '@fmoe/comm';
 import { manualSeed } from '@fmoe/torch';
 import { describeEachDevice } from '@fmoe/torch/testing';
 import { beforeEach, expect, it } from 'vitest';
@@ -12,7 +13,9 @@ import {
   prepare,
   tokens,
 } from '../../test/gate-checks.js';
+import { runRanks } from '../../test/lockstep.js';
 import { evenness, topK as plainTopK, range, softmax, swipe } from '../../test/plain-gates.js';
+import { FMoETransformerMLP } from '../fmoe-transformer-mlp.js';
 import { SwipeGate } from './swipe-gate.js';
 
 beforeEach(() => {
@@ -26,6 +29,8 @@ describeEachDevice('SwipeGate', (device) => {
     [0, 0, 0, 1, 1, 1],
     [1, 0, 2, 0, 1, 0],
     [0, 1, 2, 3, 4, 5],
+    [0, 0, 1, 1, null, null],
+    [null, 2, 0, null, 1, 2],
   ]) {
     it.each([1, 2, 3, 4])(`evens out the bins [${binOfExpert}] in training: k %i`, (topK) => {
       const gate = prepare(new SwipeGate({ ...sizes, topK, binOfExpert }), device);
@@ -34,7 +39,7 @@ describeEachDevice('SwipeGate', (device) => {
       const route = forwardTokens(gate, x);
       expectChoice(route, swipe(logits, topK, binOfExpert));
       const chosen = integers(route.topIdx);
-      const bins = new Set(binOfExpert).size;
+      const bins = new Set(binOfExpert.filter((bin) => bin !== null)).size;
       for (const bin of range(bins)) {
         const load = chosen.flat().filter((e) => binOfExpert[e] === bin).length;
         expect(load).toBeLessThanOrEqual(Math.ceil((17 * topK) / bins));
@@ -62,6 +67,34 @@ describeEachDevice('SwipeGate', (device) => {
     const logits = plainLogits(gate, x);
     const wanted = plainTopK(logits, 2).topIdx.flat();
     expectLosses(gate, { balance: evenness(wanted, logits.map(softmax)) });
+  });
+
+  it.each([
+    // Ten experts on four ranks: the first two have one more.
+    ['in order', undefined, 0, [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]],
+    ['in order, with null experts', undefined, 2, [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, null, null]],
+    // Rank 1 has none: three bins.
+    ['as placed, with null experts', [3, 0, 2, 2, 2, 3, 0, 3, 3, 2], 1, [2, 0, 1, 1, 1, 2, 0, 2, 2, 1, null]],
+  ])('evens out the ranks of a layer %s', (_, ranks, numIdentityExpert, binOfExpert) => {
+    const all = tokens(26, 5, device);
+    const run = runRanks(4, (moeGroup) => {
+      manualSeed(24);
+      const layer = new FMoETransformerMLP({
+        numExpert: 10,
+        numIdentityExpert,
+        dModel: 5,
+        dHidden: 2,
+        moeGroup,
+        ...(ranks && { placement: Placement.ofRanks(ranks, 4) }),
+        gate: SwipeGate,
+      });
+      const gate = prepare(layer.gate as SwipeGate, device);
+      // 5, 6, 7 and 8 tokens.
+      const first = [0, 5, 11, 18][moeGroup.rank]!;
+      const route = forwardTokens(gate, all.narrow(0, first, 5 + moeGroup.rank));
+      return { chosen: integers(route.topIdx), logits: plainLogits(gate, all) };
+    });
+    expect(run.flatMap(({ chosen }) => chosen)).toEqual(swipe(run[0]!.logits, 2, binOfExpert).topIdx);
   });
 
   it('takes no tokens', () => {

@@ -174,7 +174,7 @@ export function gateConformance(name: string, gate: GateSource, options: GateCon
 
 function make(context: GateContext, device: string, dtype: Dtype = 'float32'): BaseGate {
   const { gate, dModel, numExpert, topK } = context;
-  return makeGate(gate, { dModel, numExpert, topK, gateBias: true }).to({ dtype, device });
+  return makeGate('testGate', gate, { dModel, numExpert, topK, gateBias: true }).to({ dtype, device });
 }
 
 function route(gate: BaseGate, x: Tensor): ResolvedRoute {

@@ -1,4 +1,5 @@
 /** Every gate, for a comparison of experts that are spread over ranks with all of them on one process. */
+import { Placement } from '@fmoe/comm';
 import { type Tensor, tensor } from '@fmoe/torch';
 import {
   BiasBalancedGate,
@@ -58,10 +59,7 @@ class FasterGateOfEachRank extends FasterGate {
 function fasterCase(numExpert: number, ranks: number): GateCase {
   const options = { outgoingFraction: 0.5 };
   const nodeOfRank = Array.from({ length: ranks }, (_, rank) => Math.floor(rank / 2));
-  const nodeOfExpert = Array.from(
-    { length: numExpert },
-    (_, expert) => nodeOfRank[Math.floor((expert * ranks) / numExpert)]!,
-  );
+  const nodeOfExpert = Placement.even(numExpert, ranks).rankOfExpert.map((rank) => nodeOfRank[rank]!);
   return {
     name: 'FasterGate',
     globalBatch: false,
@@ -104,9 +102,7 @@ function ofAllTokens(numExpert: number, ranks: number): GateCase[] {
     ],
     ['ExpertChoiceGate', (given) => new ExpertChoiceGate({ ...given, globalBatch })],
   ];
-  const binOfExpert = Array.from({ length: numExpert }, (_, expert) =>
-    Math.floor((expert * ranks) / numExpert),
-  );
+  const binOfExpert = Placement.even(numExpert, ranks).rankOfExpert;
   const dc = { balance: false, globalBatch };
   return [
     ...gates.map(([name, gate]) => ({ name: `${name} of all tokens`, gate, globalBatch })),

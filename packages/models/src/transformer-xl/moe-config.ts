@@ -6,10 +6,10 @@ import {
   ExpertChoiceGate,
   type ExpertSource,
   FasterGate,
-  type GateOptions,
   type GateSource,
   GroupLimitedGate,
   GShardGate,
+  makeGate,
   NaiveGate,
   NoisyGate,
   SwipeGate,
@@ -18,7 +18,7 @@ import {
   TopKGate,
   ZeroGate,
 } from '@fmoe/layers';
-import { type FmoeError, nn } from '@fmoe/torch';
+import type { FmoeError } from '@fmoe/torch';
 
 /**
  * The gates that a configuration can name; the first ones by FastMoE's names. What a gate needs besides the sizes is in
@@ -99,17 +99,12 @@ export function resolveMoEConfig(
 }
 
 /** The gate of a configuration, with its further options. */
-export function gateSource({ gate, gateOptions }: Required<MoEConfig>): GateSource {
+export function gateSource({ gate, gateOptions, topK }: Required<MoEConfig>): GateSource {
   const source = typeof gate === 'string' ? (namedGates[gate] as Source) : gate;
   return (options) => {
     // The layer compares the sizes of what is made with its own.
-    const all = { ...options, ...gateOptions };
-    return isClass(source) ? new source(all) : source(all);
+    return makeGate('MoEConfig', source, { topK, ...options, ...gateOptions });
   };
 }
 
 type Source = Exclude<GateSource, BaseGate>;
-
-function isClass(source: Source): source is new (options: GateOptions) => BaseGate {
-  return source.prototype instanceof nn.Module;
-}
