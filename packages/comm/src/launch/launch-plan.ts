@@ -104,7 +104,8 @@ export function launchError(argument: string, problem: string): FmoeError {
   return new FmoeError('ERR_ARGUMENT', `launch: ${problem}.`, { op: 'launch', argument });
 }
 
-async function freePort(): Promise<number> {
+/** A port of this machine that nobody listens on. */
+export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as { port: number };
