@@ -1,46 +1,20 @@
 // MPI, through the table of C functions of the family that started the process (mpi/mpi-table.h). Host memory only.
-//
-// MPI runs at MPI_THREAD_SERIALIZED: one mutex stands around every call, and no call under it waits for another process, except
-// where a communicator is made.
-#include "mpi/mpi-table.h"
-#include "transport.h"
-
 #include <ATen/ops/empty.h>
-#include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
-#include <dlfcn.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <climits>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <fstream>
 #include <functional>
 #include <mutex>
-#include <numeric>
+
+#include "mpi/mpi-calls.h"
+#include "mpi/mpi-request.h"
+#include "transport.h"
 
 namespace fmoe::comm {
 
 namespace {
-
-const fmoe_mpi_table* mpi = nullptr;
-
-std::mutex& mpi_mutex() {
-  static auto* mutex = new std::mutex;
-  return *mutex;
-}
-
-std::string describe(int error) {
-  char text[FMOE_MPI_TEXT];
-  mpi->describe(error, text);
-  return text;
-}
-
-void check(int error, const char* what) {
-  if (error != 0) C10_THROW_ERROR(DistBackendError, std::string("MPI: ") + what + ": " + describe(error));
-}
 
 // Counts of MPI are C ints. Longer buffers go in pieces; tests make the pieces small.
 int64_t piece_limit() {
@@ -50,170 +24,6 @@ int64_t piece_limit() {
     return value > 0 ? static_cast<int64_t>(value) : int64_t{1} << 30;
   }();
   return limit;
-}
-
-// What a rank does in a collective operation whose mismatches MPI does not notice, or notices as a hang.
-struct Signature {
-  int64_t number;    // of such operations in the group
-  int64_t kind;      // index into kKinds
-  int64_t dtype;     // -1 without a tensor
-  int64_t detail;    // the reduction or the root
-  int64_t elements;  // of the tensor, or of a row where ranks have different ones
-  int64_t rows;      // a hash of the row counts
-};
-
-constexpr const char* kKinds[] = {"all_reduce_", "reduce_scatter", "all_gather", "broadcast_", "barrier"};
-enum Kind : int64_t { kAllReduce, kReduceScatter, kAllGather, kBroadcast, kBarrier };
-
-int64_t hash_of(const Counts& rows) {
-  uint64_t hash = 14695981039346656037u;  // FNV-1a
-  for (const int64_t count : rows) hash = (hash ^ static_cast<uint64_t>(count)) * 1099511628211u;
-  return static_cast<int64_t>(hash);
-}
-
-std::string text_of(const Signature& signature) {
-  std::string text = std::string(kKinds[signature.kind]) + " (number " + std::to_string(signature.number) + ")";
-  if (signature.dtype < 0) return text;
-  const bool has_rows = signature.kind == kAllGather || signature.kind == kReduceScatter;
-  return text + " of " + (has_rows ? "rows of " : "") + std::to_string(signature.elements) + " " +
-         c10::getDtypeNames(static_cast<at::ScalarType>(signature.dtype)).first + " with setting " +
-         std::to_string(signature.detail);
-}
-
-class MpiRequest;
-
-// Collective operations of a group that have not begun yet, in their order. Each begins when the ranks 1, 2, 4 … places before this one
-// have said that they do the same: MPI adds up tensors of different sizes and dtypes without a word, waits for ever, or (OpenMPI)
-// breaks the heap. With the mutex held.
-struct Queue {
-  std::deque<MpiRequest*> waiting;
-  std::string failure;  // why none of them begins
-
-  void advance();
-};
-
-// Any number of MPI requests, with what MPI reads until they are done.
-class MpiRequest : public Request {
- public:
-  // MPI still reads the counts and writes the signatures of an operation that was given up: they are never freed.
-  ~MpiRequest() override {
-    // Another thread may be about to begin it.
-    std::lock_guard<std::mutex> lock(mpi_mutex());
-    if (!requests_.empty() || comparison_) new auto(std::make_pair(std::move(kept_), std::move(comparison_)));
-    if (!start_) return;
-    auto& waiting = queue_->waiting;
-    waiting.erase(std::remove(waiting.begin(), waiting.end(), this), waiting.end());
-    if (queue_->failure.empty()) queue_->failure = "an earlier operation of the group was given up before it began";
-  }
-
-  bool test() override {
-    std::lock_guard<std::mutex> lock(mpi_mutex());
-    if (start_) {
-      queue_->advance();
-      if (start_ && !queue_->failure.empty()) C10_THROW_ERROR(DistBackendError, queue_->failure);
-      if (start_) return false;
-    }
-    return requests_done();
-  }
-
-  // What the ranks say that they do, this one and those before it.
-  struct Comparison {
-    Signature own;
-    std::vector<Signature> others;
-    std::vector<int> ranks;  // of the others
-  };
-  // To be begun by `start` once the comparison, whose messages are added next, has come to its end.
-  void begin_later(std::shared_ptr<Queue> queue, std::unique_ptr<Comparison> comparison, std::function<void()> start) {
-    queue_ = std::move(queue);
-    comparison_ = std::move(comparison);
-    start_ = std::move(start);
-    queue_->waiting.push_back(this);
-  }
-  // Whether it could begin, and has.
-  bool try_to_begin() {
-    if (!requests_done()) return false;
-    for (size_t i = 0; i < comparison_->ranks.size(); ++i) {
-      if (std::memcmp(&comparison_->own, &comparison_->others[i], sizeof(Signature)) == 0) continue;
-      const std::string here = text_of(comparison_->own), there = text_of(comparison_->others[i]);
-      C10_THROW_ERROR(DistBackendError, "the ranks do not agree: rank " + std::to_string(comparison_->ranks[i]) + " calls " + there +
-                                            ", this rank " + here + (here == there ? " and other row counts" : ""));
-    }
-    comparison_.reset();
-    start_();
-    start_ = nullptr;
-    return true;
-  }
-
-  // Room for the handle of one more operation; of a receive with the bytes that must arrive.
-  fmoe_mpi_handle* add(int expected = kUnknown) {
-    requests_.push_back({0, expected});
-    return &requests_.back().handle;
-  }
-
-  int* keep(const Counts& counts) {
-    std::vector<int> values;
-    values.reserve(counts.size());
-    for (const int64_t count : counts) {
-      TORCH_CHECK_VALUE(count <= INT_MAX, count, " rows are more than MPI can address (2^31 - 1)");
-      values.push_back(static_cast<int>(count));
-    }
-    kept_.push_back(std::move(values));
-    return kept_.back().data();
-  }
-
-  int* keep_offsets(const Counts& counts) {
-    Counts offsets(counts.size(), 0);
-    std::partial_sum(counts.begin(), counts.end() - 1, offsets.begin() + 1);
-    return keep(offsets);
-  }
-
-  // For zero bytes: some MPIs look at the pointer all the same.
-  static void* address(const Tensor& tensor) {
-    static char nothing[16];
-    return tensor.numel() == 0 ? nothing : tensor.data_ptr();
-  }
-
- private:
-  static constexpr int kUnknown = -1;
-
-  // Those that were added so far.
-  bool requests_done() {
-    while (!requests_.empty()) {
-      auto& [handle, expected] = requests_.back();
-      int done = 0, bytes = 0;
-      check(mpi->test(&handle, &done, &bytes), "the operation failed; do all ranks agree on the sizes? FMOE_COMM_DEBUG=1 tells");
-      if (!done) return false;
-      if (expected != kUnknown && bytes != expected) {
-        C10_THROW_ERROR(DistBackendError, "MPI: " + std::to_string(bytes) + " bytes arrived where " + std::to_string(expected) +
-                                              " were expected: the ranks do not agree on the sizes");
-      }
-      requests_.pop_back();
-    }
-    return true;
-  }
-
-  struct Part {
-    fmoe_mpi_handle handle;
-    int expected;
-  };
-  std::vector<Part> requests_;
-  std::vector<std::vector<int>> kept_;
-  // Until it has begun.
-  std::shared_ptr<Queue> queue_;
-  std::unique_ptr<Comparison> comparison_;
-  std::function<void()> start_;
-};
-
-void Queue::advance() {
-  while (failure.empty() && !waiting.empty()) {
-    try {
-      if (!waiting.front()->try_to_begin()) return;
-    } catch (const c10::Error& error) {
-      failure = error.what_without_backtrace();
-      return;
-    }
-    waiting.pop_front();
-  }
 }
 
 int type_of(at::ScalarType dtype) {
@@ -276,7 +86,7 @@ class MpiTransport : public Transport {
     auto request = std::make_unique<MpiRequest>();
     begin(*request, signature(kAllReduce, &data, static_cast<int64_t>(op), data.numel()), [this, data, op, to = request.get()] {
       pieces(data.numel(), data.element_size(), [&](int64_t first, int count) {
-        check(mpi->all_reduce(comm_, address_of(data, first), count, type_of(data.scalar_type()), op_of(op), to->add()),
+        check_mpi(mpi->all_reduce(comm_, address_of(data, first), count, type_of(data.scalar_type()), op_of(op), to->add()),
               "all-reduce");
       });
     });
@@ -294,7 +104,7 @@ class MpiTransport : public Transport {
       for (const int64_t count : rows) elements.push_back(count * width);
       const int* counts = request->keep(elements);
       begin(*request, own, [=] {
-        check(mpi->reduce_scatter(comm_, MpiRequest::address(input), MpiRequest::address(output), counts, type, op_of(op), to->add()),
+        check_mpi(mpi->reduce_scatter(comm_, MpiRequest::address(input), MpiRequest::address(output), counts, type, op_of(op), to->add()),
               "reduce-scatter");
       });
       return request;
@@ -306,7 +116,7 @@ class MpiTransport : public Transport {
         const int64_t elements = rows[root] * width;
         pieces(elements, input.element_size(), [&](int64_t first, int count) {
           void* target = root == rank_ ? address_of(output, first) : nullptr;
-          check(mpi->reduce(comm_, address_of(input, begin + first), target, count, type, op_of(op), root, to->add()), "reduce");
+          check_mpi(mpi->reduce(comm_, address_of(input, begin + first), target, count, type, op_of(op), root, to->add()), "reduce");
         });
         begin += elements;
       }
@@ -320,7 +130,7 @@ class MpiTransport : public Transport {
     const int* offsets = request->keep_offsets(rows);
     const int64_t width = row_bytes(input) / input.element_size();
     begin(*request, signature(kAllGather, &input, 0, width, &rows), [=, to = request.get()] {
-      check(mpi->all_gather(comm_, MpiRequest::address(input), counts[rank_], MpiRequest::address(output), counts, offsets,
+      check_mpi(mpi->all_gather(comm_, MpiRequest::address(input), counts[rank_], MpiRequest::address(output), counts, offsets,
                             row_bytes(input), to->add()),
             "all-gather");
     });
@@ -331,7 +141,7 @@ class MpiTransport : public Transport {
     auto request = std::make_unique<MpiRequest>();
     begin(*request, signature(kBroadcast, &data, root, data.numel()), [=, to = request.get()] {
       bytes(data, [&](char* start, int count) {
-        check(mpi->broadcast(comm_, start, count, root, to->add()), "broadcast");
+        check_mpi(mpi->broadcast(comm_, start, count, root, to->add()), "broadcast");
       });
     });
     return request;
@@ -352,13 +162,13 @@ class MpiTransport : public Transport {
       for (int step = 1; step < size_; ++step) {
         const int from = (rank_ + size_ - step) % size_;
         pieces(receive_rows[from] * width, 1, [&](int64_t first, int count) {
-          check(mpi->receive(comm_, target + targets[from] + first, count, from, tag, request->add(count)), "all-to-all");
+          check_mpi(mpi->receive(comm_, target + targets[from] + first, count, from, tag, request->add(count)), "all-to-all");
         });
       }
       for (int step = 1; step < size_; ++step) {
         const int to = (rank_ + step) % size_;
         pieces(send_rows[to] * width, 1, [&](int64_t first, int count) {
-          check(mpi->send(comm_, source + sources[to] + first, count, to, tag, request->add()), "all-to-all");
+          check_mpi(mpi->send(comm_, source + sources[to] + first, count, to, tag, request->add()), "all-to-all");
         });
       }
     }
@@ -369,7 +179,7 @@ class MpiTransport : public Transport {
   RequestPtr send(const Tensor& data, int to, int tag) override {
     auto request = std::make_unique<MpiRequest>();
     std::lock_guard<std::mutex> lock(mpi_mutex());
-    bytes(data, [&](char* start, int count) { check(mpi->send(comm_, start, count, to, tag, request->add()), "send"); });
+    bytes(data, [&](char* start, int count) { check_mpi(mpi->send(comm_, start, count, to, tag, request->add()), "send"); });
     return request;
   }
 
@@ -377,7 +187,7 @@ class MpiTransport : public Transport {
     auto request = std::make_unique<MpiRequest>();
     std::lock_guard<std::mutex> lock(mpi_mutex());
     bytes(data, [&](char* start, int count) {
-      check(mpi->receive(comm_, start, count, from, tag, request->add(count)), "receive");
+      check_mpi(mpi->receive(comm_, start, count, from, tag, request->add(count)), "receive");
     });
     return request;
   }
@@ -385,7 +195,7 @@ class MpiTransport : public Transport {
   RequestPtr barrier() override {
     auto request = std::make_unique<MpiRequest>();
     begin(*request, signature(kBarrier, nullptr, 0, 0), [this, to = request.get()] {
-      check(mpi->barrier(comm_, to->add()), "barrier");
+      check_mpi(mpi->barrier(comm_, to->add()), "barrier");
     });
     return request;
   }
@@ -393,7 +203,7 @@ class MpiTransport : public Transport {
   std::unique_ptr<Transport> split(int color, int key, const std::vector<int>& members, const std::string&) override {
     fmoe_mpi_handle made = 0;
     std::lock_guard<std::mutex> lock(mpi_mutex());
-    check(mpi->split(comm_, color, key, &made), "split");
+    check_mpi(mpi->split(comm_, color, key, &made), "split");
     if (color < 0) return nullptr;
     const auto place = std::find(members.begin(), members.end(), rank_) - members.begin();
     return std::make_unique<MpiTransport>(made, static_cast<int>(place), static_cast<int>(members.size()));
@@ -448,8 +258,8 @@ class MpiTransport : public Transport {
     constexpr int bytes = sizeof(Signature);
     for (size_t i = 0; i < comparison->ranks.size(); ++i) {
       const int before = comparison->ranks[i], after = (2 * rank_ + size_ - before) % size_;
-      check(mpi->send(comm_, &comparison->own, bytes, after, kSignatureTag, request.add()), kKinds[own.kind]);
-      check(mpi->receive(comm_, &comparison->others[i], bytes, before, kSignatureTag, request.add(bytes)), kKinds[own.kind]);
+      check_mpi(mpi->send(comm_, &comparison->own, bytes, after, kSignatureTag, request.add()), kKinds[own.kind]);
+      check_mpi(mpi->receive(comm_, &comparison->others[i], bytes, before, kSignatureTag, request.add(bytes)), kKinds[own.kind]);
     }
   }
 
@@ -458,49 +268,19 @@ class MpiTransport : public Transport {
   int size_;
   int64_t exchanges_ = 0;
   int64_t signatures_ = 0;
-  const std::shared_ptr<Queue> queue_ = std::make_shared<Queue>();
+  const std::shared_ptr<CollectiveQueue> queue_ = std::make_shared<CollectiveQueue>();
   bool aborted_ = false;
 };
-
-// OpenMPI and UCX patch the code of munmap, brk and others, to notice memory that a network card knows. In a process with other
-// threads that ends, now and then, with a heap cut off while it is in use. Whoever needs it sets the variables.
-void forbid_patching() {
-  setenv("OMPI_MCA_memory", "^patcher", /*overwrite=*/0);
-  setenv("UCX_MEM_EVENTS", "n", 0);
-  setenv("UCX_MEM_MMAP_HOOK_MODE", "none", 0);
-}
-
-// Once every process has opened them, MPICH's segments of shared memory need no name; with one they would outlive a run that is
-// killed.
-void unlink_segments() {
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) {
-    const auto path = line.find("/dev/shm/mpich_");
-    // Another process may have been faster.
-    if (path != std::string::npos) unlink(line.c_str() + path);
-  }
-}
 
 }  // namespace
 
 std::unique_ptr<Transport> start_mpi(const std::string& shim, int& rank, int& size) {
-  if (mpi == nullptr) {
-    forbid_patching();
-    // Global: components of an OpenMPI look for symbols of the library that loads them.
-    void* library = dlopen(shim.c_str(), RTLD_NOW | RTLD_GLOBAL);
-    if (library == nullptr) C10_THROW_ERROR(DistBackendError, std::string("cannot open the MPI library: ") + dlerror());
-    const auto getter = reinterpret_cast<fmoe_mpi_getter>(dlsym(library, "fmoe_mpi"));
-    const fmoe_mpi_table* table = getter ? getter() : nullptr;
-    if (table == nullptr || table->version != FMOE_MPI_TABLE_VERSION) {
-      C10_THROW_ERROR(DistBackendError, shim + " was built for another version of @fmoe/comm");
-    }
-    mpi = table;
-  }
+  open_mpi(shim);
   std::lock_guard<std::mutex> lock(mpi_mutex());
-  check(mpi->init(), "MPI_Init_thread");
+  check_mpi(mpi->init(), "MPI_Init_thread");
   fmoe_mpi_handle comm = 0;
-  check(mpi->world(&comm), "MPI_Comm_dup");
-  check(mpi->rank_and_size(comm, &rank, &size), "MPI_Comm_rank");
+  check_mpi(mpi->world(&comm), "MPI_Comm_dup");
+  check_mpi(mpi->rank_and_size(comm, &rank, &size), "MPI_Comm_rank");
   // The duplication of the world has waited for all processes.
   unlink_segments();
   return std::make_unique<MpiTransport>(comm, rank, size);
@@ -509,7 +289,7 @@ std::unique_ptr<Transport> start_mpi(const std::string& shim, int& rank, int& si
 void finish_mpi() {
   if (mpi == nullptr) return;
   std::lock_guard<std::mutex> lock(mpi_mutex());
-  check(mpi->finalize(), "MPI_Finalize");
+  check_mpi(mpi->finalize(), "MPI_Finalize");
 }
 
 void abort_mpi(int code) {
