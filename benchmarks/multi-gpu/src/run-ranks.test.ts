@@ -17,7 +17,10 @@ it('reads what the ranks left, in their order', async () => {
 
 it('keeps what was left before a rank failed, and says why it did', async () => {
   const { results, error } = await run(
-    'leave(1); if (rank === "1") { console.error("no such luck"); process.exit(3); } setInterval(() => {}, 1000)',
+    `const fail = () => { console.error("no such luck"); process.exit(3); };
+     const size = (file) => require("node:fs").statSync(file, { throwIfNoEntry: false })?.size ?? 0;
+     leave(1);
+     setInterval(() => { if (rank === "1" && size(folder + "/rank-0.json") > 0) fail(); }, 50)`,
   );
   expect(results).toEqual([1, 1]);
   expect(error).toContain('exit code 3');

@@ -37,9 +37,13 @@ describe('the memory of large tensors', () => {
     const bytes = 64 * 2 ** 20;
     const once = (): void => torch.tidy(() => void torch.ones([bytes], { dtype: 'uint8' }));
     for (let i = 0; i < 12; i++) once();
-    const before = process.resourceUsage().minorPageFault;
-    for (let i = 0; i < 10; i++) once();
-    expect(process.resourceUsage().minorPageFault - before).toBeLessThan(bytes / 4096);
+    const faults = Array.from({ length: 10 }, () => {
+      const before = process.resourceUsage().minorPageFault;
+      once();
+      return process.resourceUsage().minorPageFault - before;
+    });
+    // Others in this process may have some of their own.
+    expect(Math.min(...faults)).toBeLessThan(bytes / 4096 / 4);
   });
 });
 
