@@ -1,10 +1,9 @@
 // What the dispatcher knows of the gradient reducers, which are numbers here.
 #include <torch/library.h>
 
-#include <map>
-
 #include "gradient-operators.h"
 #include "gradient-reducer.h"
+#include "registry.h"
 
 namespace fmoe::comm {
 
@@ -12,24 +11,16 @@ namespace {
 
 using ReducerPtr = std::shared_ptr<GradientReducer>;
 
-struct Registry {
-  std::mutex mutex;
-  std::map<int64_t, ReducerPtr> reducers;
-  int64_t next = 1;
-};
-
 // Never destroyed, like the groups that reducers hold.
-Registry& registry() {
-  static auto* instance = new Registry;
+Registry<ReducerPtr>& registry() {
+  static auto* instance = new Registry<ReducerPtr>;
   return *instance;
 }
 
 ReducerPtr reducer_of(int64_t id) {
-  auto& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  const auto found = all.reducers.find(id);
-  TORCH_CHECK_VALUE(found != all.reducers.end(), "there is no gradient reducer ", id, "; it may have been disposed of");
-  return found->second;
+  ReducerPtr reducer = registry().find(id);
+  TORCH_CHECK_VALUE(reducer, "there is no gradient reducer ", id, "; it may have been disposed of");
+  return reducer;
 }
 
 // `parameters` of all buckets one after the other; `groups` have 0 where no other rank has the parameters of the bucket.
@@ -53,34 +44,20 @@ int64_t make_reducer(
     at += bucket_sizes[i];
   }
   auto reducer = GradientReducer::make(std::move(buckets), overlap);
-  auto& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  all.reducers.emplace(all.next, std::move(reducer));
-  return all.next++;
+  const int64_t id = registry().next_id();
+  registry().add(id, std::move(reducer));
+  return id;
 }
 
 void pause_reducer(int64_t id, bool paused) { reducer_of(id)->pause(paused); }
 void finish_reducer(int64_t id) { reducer_of(id)->finish(); }
 int64_t started_buckets(int64_t id) { return reducer_of(id)->started(); }
 
-void remove_reducer(int64_t id) {
-  ReducerPtr last;  // dies outside of the lock
-  auto& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  const auto found = all.reducers.find(id);
-  if (found == all.reducers.end()) return;
-  last = std::move(found->second);
-  all.reducers.erase(found);
-}
+void remove_reducer(int64_t id) { registry().remove(id); }
 
 }  // namespace
 
-void remove_reducers() {
-  std::map<int64_t, ReducerPtr> last;
-  auto& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  last.swap(all.reducers);
-}
+void remove_reducers() { registry().clear(); }
 
 TORCH_LIBRARY_FRAGMENT(fmoe_comm, library) {
   library.def(

@@ -3,24 +3,18 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <map>
 #include <numeric>
 
 #include "collectives.h"
+#include "registry.h"
 
 namespace fmoe::comm {
 
 namespace {
 
-struct Registry {
-  std::mutex mutex;
-  std::map<int64_t, GroupPtr> groups;
-  int64_t next = 1;
-};
-
 // Never destroyed: threads may outlive the statics of this library.
-Registry& registry() {
-  static auto* instance = new Registry;
+Registry<GroupPtr>& registry() {
+  static auto* instance = new Registry<GroupPtr>;
   return *instance;
 }
 
@@ -99,37 +93,19 @@ GroupPtr Group::split(int64_t color, int64_t key, const std::string& label) {
 }
 
 GroupPtr add_group(GroupPtr group) {
-  auto& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  group->id_ = all.next++;
-  all.groups.emplace(group->id_, group);
+  group->id_ = registry().next_id();
+  registry().add(group->id_, group);
   return group;
 }
 
 GroupPtr group_of(int64_t id) {
-  auto& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  const auto found = all.groups.find(id);
-  TORCH_CHECK_VALUE(found != all.groups.end(), "there is no process group ", id, "; it may have been destroyed");
-  return found->second;
+  GroupPtr group = registry().find(id);
+  TORCH_CHECK_VALUE(group, "there is no process group ", id, "; it may have been destroyed");
+  return group;
 }
 
-void remove_group(int64_t id) {
-  GroupPtr last;  // dies outside of the lock
-  auto& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  const auto found = all.groups.find(id);
-  if (found == all.groups.end()) return;
-  last = found->second;
-  all.groups.erase(found);
-}
+void remove_group(int64_t id) { registry().remove(id); }
 
-std::vector<GroupPtr> all_groups() {
-  auto& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  std::vector<GroupPtr> result;
-  for (const auto& entry : all.groups) result.push_back(entry.second);
-  return result;
-}
+std::vector<GroupPtr> all_groups() { return registry().all(); }
 
 }  // namespace fmoe::comm

@@ -78,10 +78,10 @@ export class RunFolder {
    */
   checkResumable(config: ResolvedConfig): void {
     const before = this.readConfig();
-    // The optimizer's settings are part of its state.
     for (const part of ['model', 'data', 'seed'] as const) {
       if (!isDeepStrictEqual(plain(before[part]), plain(config[part]))) throw this.#changed(part);
     }
+    // The optimizer's settings too: its state has them, and would win.
     for (const key of ['batchSize', 'batchChunk', 'tgtLen', 'optimizer', 'precision'] as const) {
       const [old, now] = [before.training[key], config.training[key]];
       if (!isDeepStrictEqual(plain(old), plain(now))) throw this.#changed(`training.${key}`);
